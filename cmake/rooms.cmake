@@ -1,0 +1,16 @@
+# genie_room(NAME): add the sources of csrc/genie/NAME (and of its sub-folders) to the core library.
+function(genie_room name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/${name}/*.cpp)
+  target_sources(genie PRIVATE ${sources})
+endfunction()
+
+add_library(genie_options INTERFACE)
+target_include_directories(genie_options INTERFACE ${CMAKE_SOURCE_DIR}/csrc)
+target_compile_options(genie_options INTERFACE -Wall -Wextra)
+if(GENIE_WERROR)
+  target_compile_options(genie_options INTERFACE -Werror)
+endif()
+if(GENIE_SANITIZE)
+  target_compile_options(genie_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer)
+  target_link_options(genie_options INTERFACE -fsanitize=address,undefined)
+endif()

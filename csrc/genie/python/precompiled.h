@@ -1,0 +1,4 @@
+#pragma once
+
+#include <torch/csrc/utils/pybind.h>
+#include <torch/nn/module.h>
