@@ -20,7 +20,8 @@ std::string describe() {
   std::string out;
   for (const Entry& section : entries) {
     if (!section.is_section()) continue;
-    out += concat(out.empty() ? "" : "\n", "## ", section.key, "\n\n", section.doc, "\n");
+    const std::string heading = section.section().empty() ? "## " : "### ";
+    out += concat(out.empty() ? "" : "\n", heading, section.key, "\n\n", section.doc, "\n");
     // A section's own keys come first: its subsections have tables of their own.
     bool first = true;
     for (const Entry& entry : entries) {

@@ -12,17 +12,29 @@
 namespace genie::config {
 namespace {
 
+/// Whether the text is one YAML scalar in single or double quotes from end to end.
+bool is_quoted(const std::string& text) {
+  const char quote = text[0];
+  for (size_t i = 1; i + 1 < text.size(); ++i) {
+    // '' is an escaped ', \x an escaped x; an escape may not take the last quote.
+    const bool escape = quote == '"' ? text[i] == '\\' : text[i] == quote && text[i + 1] == quote;
+    if (escape && ++i + 1 == text.size()) return false;
+    if (!escape && text[i] == quote) return false;
+  }
+  return true;
+}
+
 /// The text as it stands, so that no path needs escaping, unless it is quoted as YAML.
 Scalar override_value(const std::string& text, const std::string& where) {
   const bool quoted =
       text.size() >= 2 && (text.front() == '\'' || text.front() == '"') && text.back() == text.front();
   if (!quoted) return {text, false};
+  check(is_quoted(text), where, "the quoted value is not valid YAML");
   try {
-    const YAML::Node node = YAML::Load(text);
-    if (node.IsScalar()) return {node.Scalar(), true};
-  } catch (const YAML::Exception&) {
+    return {YAML::Load(text).Scalar(), true};
+  } catch (const YAML::Exception& error) {
+    throw Error(concat(where, "the quoted value is not valid YAML: ", error.msg));
   }
-  throw Error(concat(where, "the quoted value is not valid YAML"));
 }
 
 }  // namespace

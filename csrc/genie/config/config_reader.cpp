@@ -49,8 +49,12 @@ class Reader {
   }
 
   const Entry& find(const std::string& key, const YAML::Node& key_node) const {
+    const bool dotted = key_node.Scalar().find('.') != std::string::npos;
     for (const Entry& entry : entries_) {
-      if (entry.key == key) return entry;
+      if (entry.key != key) continue;
+      check(!dotted, where(key_node), "unknown key ", key, "; write it in its section: '", entry.section(),
+            ":', below it '", entry.name(), ":'");
+      return entry;
     }
     throw Error(concat(where(key_node), "unknown key ", key, "; ", unknown_key_hint(key, entries_)));
   }
