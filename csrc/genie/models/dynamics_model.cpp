@@ -33,15 +33,10 @@ at::Tensor TokenEmbeddingImpl::forward(const at::Tensor& tokens, const at::Tenso
   return at::where(mask.unsqueeze(-1), mask_, token_->forward(tokens));
 }
 
-ActionEmbeddingImpl::ActionEmbeddingImpl(int64_t num_actions, int64_t dim) : num_actions_(num_actions) {
+ActionEmbeddingImpl::ActionEmbeddingImpl(int64_t num_actions, int64_t dim) {
   action_ = register_module("action", torch::nn::Embedding(num_actions + 1, dim));
   at::NoGradGuard no_grad;
   action_->weight.normal_(0, 0.02);
-}
-
-at::Tensor ActionEmbeddingImpl::forward(const at::Tensor& actions) {
-  const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
-  return action_->forward(at::cat({none, actions}, 1));
 }
 
 DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64_t num_frames,
@@ -66,27 +61,51 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
   action_ = register_module("action", ActionEmbedding(num_actions, dim));
 }
 
-at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tensor& actions,
-                                       const at::Tensor& mask) {
+void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const {
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ && tokens.size(1) <= num_frames_,
                     "DynamicsModel: expected tokens (B,T,", tokens_per_frame_, ") with T <= ", num_frames_,
                     ", got ", tokens.sizes());
-  TORCH_CHECK_VALUE(
-      actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
-      "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
-      "), one between two frames, got ", actions.sizes());
   TORCH_CHECK_VALUE(mask.scalar_type() == at::kBool && mask.sizes() == tokens.sizes(),
                     "DynamicsModel: expected a bool mask ", tokens.sizes(), ", got ", mask.scalar_type(), " ",
                     mask.sizes());
   check_ids(tokens, num_tokens_, "tokens");
-  check_ids(actions, num_actions_, "actions");
+}
 
-  at::Tensor x = position_->forward(token_->forward(tokens, mask));
-  const at::Tensor action = action_->forward(actions).unsqueeze(2);
-  if (config_.action_conditioning == "additive") return transformer_->forward(x + action);
-  // An action token ahead of the frame's own.
-  x = transformer_->forward(at::cat({action, x}, 2));
-  return x.narrow(2, 1, tokens_per_frame_);
+at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& leading,
+                                    const at::Tensor& mask, int64_t offset) {
+  const at::Tensor x = position_->forward(token_->forward(tokens, mask), offset);
+  const at::Tensor action = action_->forward(leading).unsqueeze(2);
+  return config_.action_conditioning == "additive" ? x + action : at::cat({action, x}, 2);
+}
+
+at::Tensor DynamicsModelImpl::only_frame_tokens(const at::Tensor& x) const {
+  return config_.action_conditioning == "additive" ? x : x.narrow(2, 1, tokens_per_frame_);
+}
+
+at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tensor& actions,
+                                       const at::Tensor& mask) {
+  check_inputs(tokens, mask);
+  TORCH_CHECK_VALUE(
+      actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
+      "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
+      "), one between two frames, got ", actions.sizes());
+  check_ids(actions, num_actions_, "actions");
+  const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
+  return only_frame_tokens(transformer_->forward(embed(tokens, at::cat({none, actions}, 1), mask, 0)));
+}
+
+at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at::Tensor& leading,
+                                              const at::Tensor& mask, nn::TemporalCache& cache) {
+  check_inputs(tokens, mask);
+  TORCH_CHECK_VALUE(leading.sizes() == tokens.sizes().slice(0, 2),
+                    "DynamicsModel: expected the actions that led to each frame, ",
+                    tokens.sizes().slice(0, 2), ", got ", leading.sizes());
+  check_ids(leading, num_actions_ + 1, "actions");
+  return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, cache.length()), cache));
+}
+
+nn::TemporalCache DynamicsModelImpl::make_cache() const {
+  return nn::TemporalCache(config_.transformer.depth, num_frames_);
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,
@@ -103,12 +122,13 @@ void DynamicsModelImpl::initialize_from(const at::Tensor& codebook, uint64_t see
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const int64_t dim = head_->weight.size(1), width = codebook.size(1);
   const at::Tensor centered = codebook - codebook.mean(0);
-  // A random near-isometry keeps the codes' geometry; the scale is that of the other embeddings.
+  constexpr double kTokenStd = 0.05;
+  // A random near-isometry keeps the codes' geometry; their scale is near that of the other embeddings.
   const at::Tensor projection =
       at::randn({width, dim}, generator, codebook.options().device(at::kCPU)).to(codebook.device());
   at::Tensor embedded = centered.mm(projection);
   embedded = embedded / embedded.std().clamp_min(1e-6);
-  token_->weight().copy_(embedded * 0.5);
+  token_->weight().copy_(embedded * kTokenStd);
   head_->weight.copy_(embedded / std::sqrt(static_cast<double>(dim)));
 }
 

@@ -28,15 +28,15 @@ class TokenEmbeddingImpl : public torch::nn::Module {
 };
 TORCH_MODULE(TokenEmbedding);
 
-/// Actions (B,T-1) to (B,T,E): row t is the action that led to frame t, row 0 a learned "no action".
+/// Actions that led to frames, (B,T), to (B,T,E). The id num_actions stands for "no action": what led to a
+/// first frame.
 class ActionEmbeddingImpl : public torch::nn::Module {
  public:
   ActionEmbeddingImpl(int64_t num_actions, int64_t dim);
-  at::Tensor forward(const at::Tensor& actions_BT);
+  at::Tensor forward(const at::Tensor& leading_BT) { return action_->forward(leading_BT); }
 
  private:
   torch::nn::Embedding action_{nullptr};
-  int64_t num_actions_;
 };
 TORCH_MODULE(ActionEmbedding);
 
@@ -51,6 +51,12 @@ class DynamicsModelImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// The same up to the output layer: (B,T,N,E).
   at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
+  /// features() of new frames behind those committed to the cache (their keys and values are written, not
+  /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
+  at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
+                             const at::Tensor& mask_BTN, nn::TemporalCache& cache);
+  /// An empty cache for features_cached, of num_frames() frames.
+  nn::TemporalCache make_cache() const;
   /// Logits (...,K) of features (...,E).
   at::Tensor logits(const at::Tensor& features) { return head_->forward(features); }
 
@@ -65,6 +71,11 @@ class DynamicsModelImpl : public torch::nn::Module {
   const config::DynamicsConfig& config() const { return config_; }
 
  private:
+  void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
+  at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
+                   int64_t offset);
+  at::Tensor only_frame_tokens(const at::Tensor& x) const;
+
   config::DynamicsConfig config_;
   int64_t num_frames_, tokens_per_frame_, num_tokens_, num_actions_;
   TokenEmbedding token_{nullptr};

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "genie/nn/temporal_cache.h"
+
 namespace genie::nn {
 
 /// Arguments of both ST attention modules.
@@ -32,8 +34,15 @@ class STAttentionBase : public torch::nn::Module {
   enum class Axis { space, time };
   /// Attention of x (B,T,N,C) along an axis; returns (B,T,N,C).
   at::Tensor attend(const at::Tensor& x, Axis axis, bool causal);
+  /// Temporal attention of frames that follow those in the cache, to which they are written (not committed).
+  at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
 
  private:
+  struct Projected {
+    at::Tensor queries, keys, values;  // (B,T,N,H,d)
+  };
+  Projected project(const at::Tensor& x);
+
   STAttentionOptions options_;
   int64_t head_dim_;
   double scale_;
@@ -54,6 +63,11 @@ class STTemporalAttentionImpl : public STAttentionBase {
  public:
   using STAttentionBase::STAttentionBase;
   at::Tensor forward(const at::Tensor& x, bool causal = true) { return attend(x, Axis::time, causal); }
+  /// Causal attention of new frames x (B,T_new,N,C) to those committed to the cache and to themselves. T_new
+  /// is 1 unless the cache is empty.
+  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
+    return attend_cached(x, cache, layer);
+  }
 };
 TORCH_MODULE(STTemporalAttention);
 

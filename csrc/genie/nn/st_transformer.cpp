@@ -66,6 +66,13 @@ at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
   return x.view(input.sizes());
 }
 
+at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
+                                                  int64_t layer) {
+  at::Tensor x = input + attn_spatial_->forward(norm1_spatial_->forward(input));
+  x = x + attn_temporal_->forward_cached(norm1_temporal_->forward(x), cache, layer);
+  return x + mlp_->forward(norm2_->forward(x));
+}
+
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {
   TORCH_CHECK_VALUE(options.depth >= 0 && options.num_patches_per_frame >= 1,
                     "STTransformer: depth must be >= 0 and num_patches_per_frame >= 1, got ", options.depth,
@@ -106,6 +113,15 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal) {
     }
   }
   return norm_->forward(x).view(input.sizes());
+}
+
+at::Tensor STTransformerImpl::forward_cached(const at::Tensor& input, TemporalCache& cache) {
+  TORCH_CHECK(!is_training(), "STTransformer: the temporal cache is for inference; call eval() first");
+  at::Tensor x = input;
+  int64_t layer = 0;
+  for (const auto& module : *blocks_)
+    x = module->as<STTransformerBlockImpl>()->forward_cached(x, cache, layer++);
+  return norm_->forward(x);
 }
 
 }  // namespace genie::nn

@@ -55,6 +55,8 @@ class STTransformerBlockImpl : public torch::nn::Module {
   /// x (B,T,N,C) or (B,T*N,C) with `num_frames`, the T a 3-D input must be told. Same shape out.
   at::Tensor forward(const at::Tensor& x, bool causal = true,
                      std::optional<int64_t> num_frames = std::nullopt);
+  /// New frames x (B,T_new,N,C) behind those in the cache; see STTemporalAttentionImpl::forward_cached.
+  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
 
  private:
   torch::nn::LayerNorm norm1_spatial_{nullptr}, norm1_temporal_{nullptr}, norm2_{nullptr};
@@ -87,6 +89,10 @@ class STTransformerImpl : public torch::nn::Module {
   explicit STTransformerImpl(const STTransformerOptions& options);
   /// x (B,T,N,C), or (B,T*N,C) with N = num_patches_per_frame. Same shape out.
   at::Tensor forward(const at::Tensor& x, bool causal = true);
+  /// What forward() gives for frames x (B,T_new,N,C) that follow those committed to the cache, without
+  /// computing those again. Writes the new frames' keys and values behind them; cache.commit(T_new) keeps
+  /// them.
+  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache);
   const STTransformerOptions& options() const { return options_; }
 
  private:
