@@ -16,6 +16,7 @@ class GenieImpl : public torch::nn::Module {
   explicit GenieImpl(const config::Config& config);
 
   VideoTokenizer& tokenizer() { return tokenizer_; }
+  const nn::PatchGrid& tokenizer_grid() const { return tokenizer_->grid(); }
   LatentActionModel& latent_action() { return latent_action_; }
   DynamicsModel& dynamics() { return dynamics_; }
   const config::Config& config() const { return config_; }

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "genie/models/transformer_factory.h"
+#include "genie/nn/autocast.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::models {
@@ -100,6 +101,7 @@ at::Tensor VideoTokenizerImpl::decode(const at::Tensor& tokens) {
 
 void VideoTokenizerImpl::initialize_from(const at::Tensor& video, uint64_t seed) {
   if (config_.initialization == "random") return;
+  const nn::NoAutocastScope full_precision;
   constexpr int64_t kSamplesPerCode = 128;
   at::NoGradGuard no_grad;
   at::Generator generator = at::detail::createCPUGenerator(seed);

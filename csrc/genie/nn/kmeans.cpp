@@ -7,12 +7,15 @@
 #include <algorithm>
 #include <vector>
 
+#include "genie/nn/autocast.h"
+
 namespace genie::nn {
 
 at::Tensor nearest(const at::Tensor& points, const at::Tensor& centers) {
   TORCH_CHECK_VALUE(points.dim() == 2 && centers.dim() == 2 && points.size(1) == centers.size(1),
                     "nearest: expected points (M,D) and centers (K,D), got ", points.sizes(), " and ",
                     centers.sizes());
+  const NoAutocastScope full_precision;
   constexpr int64_t kBlock = 4096;
   const at::Tensor half_norms = centers.square().sum(1) * 0.5;
   const at::Tensor transposed = centers.t();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "genie/nn/autocast.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::nn {
@@ -31,6 +32,7 @@ VectorQuantizerImpl::VectorQuantizerImpl(const config::QuantizerConfig& config) 
 Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == config_.code_dim, "VectorQuantizer: expected (...,",
                     config_.code_dim, "), got ", x.sizes());
+  const NoAutocastScope full_precision;
   const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
   if (is_training() && config_.kmeans_init && !initialized_.item<bool>()) initialize_from(flat, 0);
   at::Tensor indices;
