@@ -1,0 +1,27 @@
+#include "genie/training/device.h"
+
+#include <ATen/Context.h>
+#include <ATen/cpu/Utils.h>
+
+#include "genie/core/error.h"
+
+namespace genie::training {
+
+c10::Device training_device(const config::TrainingConfig& config) {
+  const bool available = at::hasCUDA();
+  check(config.device != "cuda" || available,
+        "training.device is cuda, but this torch sees no CUDA device; set training.device=cpu or install a "
+        "CUDA build of torch");
+  return c10::Device(config.device != "cpu" && available ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
+}
+
+c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device) {
+  if (config.dtype == "float32") return c10::ScalarType::Float;
+  check(device.is_cuda() || at::cpu::is_avx512_bf16_supported(),
+        "training.dtype is bfloat16, but this processor has no bfloat16 instructions and would take a "
+        "hundred times as long; "
+        "set training.dtype=float32");
+  return c10::ScalarType::BFloat16;
+}
+
+}  // namespace genie::training
