@@ -18,6 +18,7 @@ namespace genie {
 namespace {
 
 uint32_t extend_crc(uint32_t crc, const void* data, size_t size) {
+  if (size == 0) return crc;  // zlib takes a null pointer, as empty tensors have, for a reset
   return static_cast<uint32_t>(crc32_z(crc, static_cast<const Bytef*>(data), size));
 }
 
@@ -107,11 +108,12 @@ FileSum sum_file(const std::string& path, bool from_disk) {
   return reader.sum();
 }
 
-std::string read_text(const std::string& path, uint64_t max_size) {
+std::string read_text(const std::string& path, uint64_t max_size, FileSum* sum) {
   FileReader reader(path);
   check(reader.size() <= max_size, path, ": has ", reader.size(), " bytes, expected at most ", max_size);
   std::string text(reader.size(), '\0');
   reader.read(text.data(), text.size());
+  if (sum) *sum = reader.sum();
   return text;
 }
 

@@ -60,8 +60,8 @@ class FileReader {
 /// Reads the whole file for its sum. `from_disk` asks the system to forget what it cached of the file first.
 FileSum sum_file(const std::string& path, bool from_disk = false);
 
-/// The contents of a file of at most `max_size` bytes; a larger one is an Error.
-std::string read_text(const std::string& path, uint64_t max_size);
+/// The contents of a file of at most `max_size` bytes; a larger one is an Error. `sum` receives its sum.
+std::string read_text(const std::string& path, uint64_t max_size, FileSum* sum = nullptr);
 
 /// Writes a file and brings it to disk.
 FileSum write_text(const std::string& path, const std::string& text);

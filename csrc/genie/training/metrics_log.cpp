@@ -31,9 +31,12 @@ std::optional<int64_t> step_of(const std::string& line) {
 
 // Copies the lines to keep into a file beside and renames it over the log, unless all are kept.
 void drop_later_lines(const std::string& path, int64_t resume_step) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return;
   const fs::path target(path);
+  std::error_code ignored;
+  if (!fs::exists(target, ignored)) return;
+  check(fs::is_regular_file(target, ignored), path, ": exists and is no regular file");
+  std::ifstream in(path, std::ios::binary);
+  check(in.is_open(), path, ": cannot be opened");
   const std::string beside = (target.parent_path() / concat(".tmp-", target.filename().string())).string();
   int64_t kept = 0, dropped = 0, strange = 0;
   try {
@@ -50,6 +53,7 @@ void drop_later_lines(const std::string& path, int64_t resume_step) {
         if (!step && !torn) ++strange;
       }
     }
+    check(!in.bad(), path, ": cannot be read");
     check(strange == 0 || strange < kept + dropped, path,
           ": exists and is no metrics log (no line is a JSON object with a step); move it away");
     out.finish();
