@@ -82,7 +82,10 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   // Data errors come before anything is written.
   open_clips(config, 0);
   fs::create_directories(out);
-  write_text(out + "/config.yaml", config::to_yaml(config, true));
+  const std::string yaml = config::to_yaml(config, true);
+  FileWriter config_file(out + "/config.yaml");
+  config_file.write(yaml.data(), yaml.size());
+  config_file.finish();
 
   at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
   models::Genie genie(config);

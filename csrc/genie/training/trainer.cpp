@@ -182,7 +182,8 @@ struct Trainer::Loop {
       for (const auto& [name, value] : sums) means.add(name, value);
     } else {
       ++bad_steps;
-      check(++bad_in_a_row < config.training.max_bad_steps, phase.name(),
+      ++bad_in_a_row;
+      check(bad_in_a_row < config.training.max_bad_steps, phase.name(),
             ": loss or gradient was not finite for ", bad_in_a_row, " steps in a row, up to step ", step,
             "; the last good checkpoint is ",
             writer.last_good().empty() ? std::string("none") : writer.last_good(), "; lower training.",
