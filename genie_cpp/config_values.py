@@ -1,0 +1,27 @@
+"""A configuration as plain Python values, and changed copies of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from genie_cpp import _C
+
+
+def values(config: _C.Config) -> dict[str, Any]:
+    """All keys of a configuration as nested dictionaries."""
+    return yaml.safe_load(config.to_yaml())
+
+
+def changed(config: _C.Config, *entries: str) -> _C.Config:
+    """A copy with "section.key=value" entries set, checked like a file's own."""
+    copy = _C.Config.parse(config.to_yaml())
+    copy.override(list(entries))
+    return copy
+
+
+def clip_length(config: _C.Config, phase: str) -> int:
+    """Frames a clip of `phase` had in training: its own num_frames, or data.num_frames where that is 0."""
+    settings = values(config)
+    return settings["training"][phase].get("num_frames", 0) or settings["data"]["num_frames"]
