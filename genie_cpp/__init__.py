@@ -42,7 +42,8 @@ def _check_torch() -> None:
 
     if importlib.util.find_spec("torch") is None:
         raise ImportError(
-            f"genie_cpp needs torch {_minor(TORCH_VERSION)}, and no torch is installed: pip install torch=={TORCH_VERSION}"
+            "genie_cpp needs torch, and none is installed: "
+            f"pip install torch=={TORCH_VERSION.split('+')[0]}"
         )
     try:
         installed = importlib.metadata.version("torch")
@@ -63,7 +64,7 @@ _check_torch()
 def load(run_dir: str | os.PathLike[str], **options: Any) -> Genie:
     """The trained world model of a run directory (as `genie-cpp train --out` writes it).
 
-    Raises GenieError where the directory or one of its checkpoints is missing or does not fit its configuration.
+    Raises GenieError where the directory or a checkpoint is missing or does not fit its configuration.
     """
     from genie_cpp import models
 

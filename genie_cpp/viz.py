@@ -71,7 +71,9 @@ def check_suffix(path: str | Path) -> str:
     """The suffix of an output file, in lower case; GenieError where no writer knows it."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise GenieError(f"{path}: cannot write {suffix or 'a file without suffix'}; choose one of {', '.join(SUFFIXES)}")
+        raise GenieError(
+            f"{path}: cannot write {suffix or 'a file without suffix'}; choose one of {', '.join(SUFFIXES)}"
+        )
     return suffix
 
 
@@ -102,5 +104,7 @@ def _save_video(path: str | Path, frames: np.ndarray, fps: float, codec: str) ->
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+            )
         container.mux(stream.encode())

@@ -25,8 +25,8 @@ def import_videos(
 ) -> list[int]:
     """Writes each of `sources` as one episode of the video file `path`; returns their numbers of frames.
 
-    A video is sampled at `fps` frames a second of its own clock, cut centrally to the aspect ratio width:height
-    and scaled (area). The file has no actions. `progress` is called with the source and the frames written.
+    A video is sampled at `fps` frames a second of its own clock, scaled (area) and cut centrally to width x
+    height. The file has no actions. `progress` is called with the source and the frames written.
     Raises GenieError for a source that is missing, no video, damaged, or slower than `fps`.
     """
     if not sources:
@@ -68,8 +68,8 @@ def _check_rate(container: av.container.InputContainer, source: str | Path, fps:
     rate = container.streams.video[0].average_rate
     if rate is not None and rate * OWN_RATE_TOLERANCE < fps:
         raise GenieError(
-            f"{source}: has {float(rate):g} frames a second, fewer than the {fps:g} asked for; repeated frames "
-            f"would teach that nothing moves, so ask for {float(rate):g} or less"
+            f"{source}: has {float(rate):g} frames a second, fewer than the {fps:g} asked for; repeated "
+            f"frames would teach that nothing moves, so ask for {float(rate):g} or less"
         )
 
 
@@ -106,3 +106,11 @@ def _fit(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     image = np.rot90(image, (frame.rotation // 90) % 4)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """Width and height of "128x72"."""
+    width, _, height = size.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise GenieError(f"a size is WIDTHxHEIGHT in pixels, such as 128x72; got {size!r}")
+    return int(width), int(height)

@@ -12,8 +12,10 @@ from genie_cpp import _C
 
 
 @contextmanager
-def new_video_file(path: str | Path, height: int, width: int, fps: float, env: str, num_actions: int) -> Iterator[Any]:
-    """A _C.VideoWriter; whatever interrupts it leaves neither a partial file nor a changed older one behind."""
+def new_video_file(
+    path: str | Path, height: int, width: int, fps: float, env: str, num_actions: int
+) -> Iterator[Any]:
+    """A _C.VideoWriter; an interruption leaves neither a partial file nor a changed older one behind."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")

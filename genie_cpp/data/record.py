@@ -28,7 +28,7 @@ def record_atari(
     episode_length: int = 250,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Plays `game` at random and writes `frames` frames of size x size pixels at 15 frames a second to `path`.
+    """Plays `game` at random and writes `frames` frames of size x size pixels, 15 a second, to `path`.
 
     Each random action of the game's minimal set is held for 2 to 8 frames. An episode ends with the game or
     after `episode_length` frames; the next starts the game anew, after up to 60 unrecorded frames. The same
@@ -67,7 +67,9 @@ def _open_game(game: str, seed: int) -> Any:
     try:
         from ale_py import ALEInterface, LoggerMode, roms
     except ImportError as error:
-        raise GenieError("recording games needs ale-py, which is not installed: pip install ale-py") from error
+        raise GenieError(
+            "recording games needs ale-py, which is not installed: pip install ale-py"
+        ) from error
     names = roms.get_all_rom_ids()
     rom = roms.get_rom_path(game) if game in names else None
     if rom is None or not Path(rom).exists():

@@ -42,7 +42,9 @@ class Source:
         dataset = _C.ClipDataset(self.file, config, self.split)
         samples = [dataset.get(index) for index in dataset.spread(count)]
         if not samples:
-            raise GenieError(f"the {self.split} split holds no clip of {num_frames} frames: record longer episodes")
+            raise GenieError(
+                f"the {self.split} split holds no clip of {num_frames} frames: record longer episodes"
+            )
         video = to_model(torch.stack([torch.as_tensor(video) for video, _ in samples]))
         if not self.file.has_actions:
             return Clips(video, None)
@@ -63,7 +65,7 @@ def _fingerprint(path: Path) -> tuple[int, str]:
 
 
 def open_source(data: str | Path, config: _C.Config, split: str) -> Source:
-    """Opens `data`. Split "auto" takes the validation episodes of the file the model learned from, all of another."""
+    """Opens `data`. Split "auto" is what was held out of the training file, and all of another file."""
     if split not in ("auto", "validation", "all"):
         raise GenieError(f"split must be auto, validation or all, got {split!r}")
     file = _C.VideoFile(str(data))
@@ -87,7 +89,9 @@ def training_source(evaluated: Source) -> Source | None:
     return Source(file, evaluated.config, "all" if whole else "training", "trained on")
 
 
-def in_windows(function: Callable[[torch.Tensor], torch.Tensor], sequence: torch.Tensor, window: int) -> torch.Tensor:
+def in_windows(
+    function: Callable[[torch.Tensor], torch.Tensor], sequence: torch.Tensor, window: int
+) -> torch.Tensor:
     """Applies a model that is causal along dimension 1 and takes `window` frames to a sequence of any length.
 
     Later windows overlap the earlier ones by half, and only what they add is kept.

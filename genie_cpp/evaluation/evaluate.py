@@ -1,4 +1,4 @@
-"""Evaluates a trained world model on recorded video. `genie_cpp.evaluation.explain` says how to read each figure."""
+"""Evaluates a trained world model on recorded video; explain.py says how to read the figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genie_cpp.evaluation.rollouts import PROMPT_FRAMES, ROLLOUT_FRAMES, Rollout
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How much is looked at. The defaults take a minute or two on two CPU cores for a model of a few million weights."""
+    """How much is looked at. The defaults take minutes on two CPU cores for a few million weights."""
 
     clips: int = 64  # of the tokenizer's and dynamics' figures; actions are inferred on four times as many
     rollouts: int = 32
@@ -130,8 +130,10 @@ def _tokenizer_figures(
     }
 
 
-def _linear_tokenizer_psnr(source: Source, video: torch.Tensor, options: EvaluationOptions) -> tuple[float, str]:
-    """PSNR of the linear tokenizer on `video`, and what it was fitted on: the training episodes where they exist."""
+def _linear_tokenizer_psnr(
+    source: Source, video: torch.Tensor, options: EvaluationOptions
+) -> tuple[float, str]:
+    """PSNR of the linear tokenizer on `video`, and what it was fitted on (training episodes if any)."""
     settings = values(source.config)["tokenizer"]
     training = training_source(source)
     fitted_on, name = video, "the evaluated clips"

@@ -1,6 +1,6 @@
 """A tokenizer without a neural network, fitted in seconds: what a learned one has to beat.
 
-Patches are projected on their principal components and quantized by k-means; the transposed projection decodes.
+Patches are projected on their principal components and quantized by k-means; its transpose decodes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LinearTokenizer:
 
 
 def to_patches(video: torch.Tensor, size: int) -> torch.Tensor:
-    """(...,3,H,W) to (..., patches, 3*size*size), row by row; the edge is replicated to fill the last patches."""
+    """(...,3,H,W) to (..., patches, 3*size*size), row by row; edges are replicated to fill patches."""
     *batch, channels, height, width = video.shape
     flat = video.reshape(-1, channels, height, width)
     flat = F.pad(flat, (0, -width % size, 0, -height % size), mode="replicate")
@@ -49,7 +49,9 @@ def from_patches(patches: torch.Tensor, size: int, height: int, width: int) -> t
     return F.fold(flat, padded, size, stride=size)[..., :height, :width].reshape(*batch, -1, height, width)
 
 
-def fit(video: torch.Tensor, patch_size: int, num_codes: int, code_dim: int, seed: int = 0) -> LinearTokenizer:
+def fit(
+    video: torch.Tensor, patch_size: int, num_codes: int, code_dim: int, seed: int = 0
+) -> LinearTokenizer:
     """Fits the projection and the codebook to the patches of video (...,3,H,W); takes seconds."""
     generator = torch.Generator().manual_seed(seed)
     patches = to_patches(video, patch_size).flatten(0, -2)
@@ -70,7 +72,7 @@ def nearest(points: torch.Tensor, codebook: torch.Tensor, chunk: int = 16384) ->
 
 
 def _kmeans(points: torch.Tensor, num_codes: int, generator: torch.Generator) -> torch.Tensor:
-    """Lloyd's iterations from random distinct points; an entry nobody is nearest to moves to a badly served point."""
+    """Lloyd's iterations from random distinct points; an unused entry moves to a badly served point."""
     distinct = points.unique(dim=0)
     num_codes = min(num_codes, len(distinct))
     codebook = distinct[torch.randperm(len(distinct), generator=generator)[:num_codes]]

@@ -19,13 +19,13 @@ def psnr(video: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
 
 def changed_pixels(video: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Where a pixel differs from `before` by more than 4/255 in some channel, (...,3,H,W) to bool (...,1,H,W)."""
+    """Where a pixel is off `before` by more than 4/255 in a channel, (...,3,H,W) to bool (...,1,H,W)."""
     # The slack keeps a difference of exactly 4/255 out whichever way its rounding goes.
     return (video - before).abs().amax(dim=-3, keepdim=True) > CHANGED + 1e-6
 
 
 def pooled_psnr(video: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> float | None:
-    """PSNR of all pixels of all frames where `mask` (...,1,H,W) holds, taken together; None where it never does.
+    """PSNR of all pixels where `mask` (...,1,H,W) holds, of all frames together; None where it never does.
 
     Pooled, because a frame with three such pixels should not weigh as much as one with a thousand.
     """
@@ -39,8 +39,8 @@ def pooled_psnr(video: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor
 def ssim(video: torch.Tensor, reference: torch.Tensor, window: int = 11, sigma: float = 1.5) -> torch.Tensor:
     """Structural similarity of each frame, (...,3,H,W) to (...), mean over channels and window positions.
 
-    After Wang et al. 2004: Gaussian window, K1 = 0.01, K2 = 0.03, only windows that lie wholly inside the frame.
-    A frame smaller than the window is seen through the largest odd window that fits.
+    After Wang et al. 2004: Gaussian window, K1 = 0.01, K2 = 0.03, only windows that lie wholly inside the
+    frame. A frame smaller than the window is seen through the largest odd window that fits.
     """
     height, width = video.shape[-2:]
     window = min(window, height - 1 + height % 2, width - 1 + width % 2)
@@ -76,7 +76,7 @@ def codebook_usage(tokens: torch.Tensor, num_codes: int) -> float:
 
 
 def perplexity(tokens: torch.Tensor, num_codes: int) -> float:
-    """exp of the entropy of the codes' frequencies: the number of codes that would, used evenly, say as much."""
+    """exp of the entropy of the codes' frequencies: how many codes, used evenly, would say as much."""
     counts = torch.bincount(tokens.flatten(), minlength=num_codes).double()
     shares = counts[counts > 0] / counts.sum()
     return float(torch.exp(-(shares * shares.log()).sum()))
@@ -94,7 +94,8 @@ def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     return max(0.0, float((joint[seen] * np.log2(joint[seen] / independent[seen])).sum()))
 
 
-def shuffled_mutual_information(a: np.ndarray, b: np.ndarray, shuffles: int, rng: np.random.Generator) -> float:
-    """The largest mutual information of `a` with `shuffles` shuffled copies of `b`: what chance alone reaches."""
+def shuffled_mutual_information(
+    a: np.ndarray, b: np.ndarray, shuffles: int, rng: np.random.Generator
+) -> float:
+    """The largest mutual information of `a` with shuffled copies of `b`: what chance alone reaches."""
     return max(mutual_information(a, rng.permutation(b)) for _ in range(shuffles))
-

@@ -29,8 +29,8 @@ class Rollouts:
 def roll_out(genie: Any, video: torch.Tensor, prompt: int, draws: int, batch: int, seed: int) -> Rollouts:
     """Generates the frames of `video` (B,T,3,H,W) that follow the first `prompt`, in token space.
 
-    The prompt's actions and the first generation's are those the latent action model infers from the true video;
-    the further `draws` generations take random ones with the same sampling noise.
+    The prompt's actions and the first generation's are those the latent action model infers from the true
+    video; the further `draws` generations take random ones with the same sampling noise.
     """
     codec = Codec(genie)
     tokens = in_batches(codec.encode, batch, video)
@@ -53,7 +53,7 @@ def roll_out(genie: Any, video: torch.Tensor, prompt: int, draws: int, batch: in
 
 
 def rollout_figures(rollouts: Rollouts, mean_frame: torch.Tensor) -> dict[str, list[float | None]]:
-    """The figures of rollouts, each a list over t = 1, 2, ... frames after the prompt; mean_frame is (3,H,W)."""
+    """The figures, each a list over t = 1, 2, ... frames after the prompt; mean_frame is (3,H,W)."""
     true = rollouts.true
     last = rollouts.prompt[:, -1:]
     moved = changed_pixels(true, last)
