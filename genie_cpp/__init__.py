@@ -42,8 +42,7 @@ def _check_torch() -> None:
 
     if importlib.util.find_spec("torch") is None:
         raise ImportError(
-            "genie_cpp needs torch, and none is installed: "
-            f"pip install torch=={TORCH_VERSION.split('+')[0]}"
+            f"genie_cpp needs torch, and none is installed: pip install torch=={TORCH_VERSION.split('+')[0]}"
         )
     try:
         installed = importlib.metadata.version("torch")

@@ -41,7 +41,10 @@ def test_a_model_that_knows_its_world_is_found_to(result: evaluation.Evaluation)
     assert figures["tokenizer_psnr"] == pytest.approx(-10 * np.log10(error @ [0.75, 0.25]), abs=1e-3)
     assert len(figures["rollout_psnr"]) == len(figures["delta_psnr"]) == 10
     for driven, copied, reconstructed in zip(
-        figures["rollout_psnr"], figures["copy_rollout_psnr"], figures["reconstruction_rollout_psnr"], strict=True
+        figures["rollout_psnr"],
+        figures["copy_rollout_psnr"],
+        figures["reconstruction_rollout_psnr"],
+        strict=True,
     ):
         assert driven == pytest.approx(reconstructed)
         assert np.isfinite(copied)

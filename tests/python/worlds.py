@@ -1,4 +1,4 @@
-"""A stand-in for a trained model whose every answer can be worked out by hand, and small files to use it on."""
+"""A stand-in for a trained model whose answers can be worked out by hand, and small files to use it on."""
 
 from __future__ import annotations
 
@@ -61,9 +61,13 @@ class ShiftingWorld:
     def dynamics(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         assert mask[:, -1].all() and not mask[:, :-1].any()
         logits = torch.zeros(*tokens.shape, CODES)
-        return logits.scatter_(-1, self.next(tokens[:, -2], actions[:, -1])[:, None, :, None].expand(*tokens.shape, 1), 100.0)
+        return logits.scatter_(
+            -1, self.next(tokens[:, -2], actions[:, -1])[:, None, :, None].expand(*tokens.shape, 1), 100.0
+        )
 
-    def generate(self, prompt_tokens: torch.Tensor, actions: torch.Tensor, **sampling: object) -> torch.Tensor:
+    def generate(
+        self, prompt_tokens: torch.Tensor, actions: torch.Tensor, **sampling: object
+    ) -> torch.Tensor:
         new = actions.shape[1] - prompt_tokens.shape[1] + 1
         frames = [prompt_tokens[:, -1]]
         for step in range(new):
@@ -81,15 +85,14 @@ def shifting_frames(count: int, actions: np.ndarray, start: int = 0) -> np.ndarr
     return frames
 
 
-def write_shifting_world(path: Path, episodes: int = 8, length: int = 30, actions: bool = True, seed: int = 0) -> None:
+def write_shifting_world(
+    path: Path, episodes: int = 8, length: int = 30, actions: bool = True, seed: int = 0
+) -> None:
     rng = np.random.default_rng(seed)
-    writer = _C.VideoWriter(
-        str(path), SIZE, SIZE, fps=15.0, env="shifting", num_actions=4 if actions else 0
-    )
+    writer = _C.VideoWriter(str(path), SIZE, SIZE, fps=15.0, env="shifting", num_actions=4 if actions else 0)
     for _ in range(episodes):
         moves = rng.integers(4, size=length)
         for frame, move in zip(shifting_frames(length, moves), moves, strict=True):
             writer.append(frame, int(move))
         writer.end_episode()
     writer.close()
-
