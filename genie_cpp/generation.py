@@ -81,8 +81,8 @@ def play(
 ) -> np.ndarray:
     """The prompt and one frame an action, as the model sees them: uint8 (B,T0+K,H,W,3).
 
-    `prompt` is video (B,T0,3,H,W) in [0,1]; `actions` are the new ones, (K) or (B,K). Between the frames of the
-    prompt stand the actions that the latent action model infers. `sampling` holds steps, temperature,
+    `prompt` is video (B,T0,3,H,W) in [0,1]; `actions` are the new ones, (K) or (B,K). Between the prompt's
+    frames stand the actions that the latent action model infers. `sampling` holds steps, temperature,
     schedule, unmasking, top_k and top_p where they differ from the configuration's.
     """
     codec = Codec(genie)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 
-from genie_cpp.data.output import new_video_file
+from genie_cpp import _C
 from genie_cpp.errors import GenieError
 
 OWN_RATE_TOLERANCE = 1.01  # 29.97 counts as 30
@@ -39,11 +40,12 @@ def import_videos(
         with _open(source) as container:
             _check_rate(container, source, fps)
     counts = []
-    with new_video_file(path, height, width, fps, "video", 0) as writer:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with _C.VideoWriter(str(path), height, width, fps=fps, env="video") as writer:
         for source in sources:
             counts.append(0)
             for frame in _sample(source, fps, width, height):
-                writer.append(frame, 0)
+                writer.append(torch.from_numpy(frame)[None])
                 counts[-1] += 1
                 if progress is not None:
                     progress(str(source), counts[-1])

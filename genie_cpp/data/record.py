@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from genie_cpp.data.output import new_video_file
+from genie_cpp import _C
 from genie_cpp.errors import GenieError
 
 FRAME_SKIP = 4
@@ -41,14 +42,16 @@ def record_atari(
     actions = ale.getMinimalActionSet()
     rng = np.random.default_rng(seed)
     action, hold, length = 0, 0, 0
-    with new_video_file(path, size, size, FPS, f"atari/{game}", len(actions)) as writer:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    options = {"fps": FPS, "env": f"atari/{game}", "num_actions": len(actions)}
+    with _C.VideoWriter(str(path), size, size, **options) as writer:
         for written in range(1, frames + 1):
             if length == 0:
                 _start_episode(ale, actions, rng)
             if hold == 0:
                 action, hold = int(rng.integers(len(actions))), int(rng.integers(HOLD[0], HOLD[1] + 1))
             screen = Image.fromarray(ale.getScreenRGB()).resize((size, size), Image.Resampling.BOX)
-            writer.append(np.asarray(screen), action)
+            writer.append(torch.from_numpy(np.array(screen))[None], torch.tensor([action]))
             ale.act(actions[action])
             hold, length = hold - 1, length + 1
             if length == episode_length or ale.game_over() or written == frames:

@@ -89,10 +89,10 @@ def write_shifting_world(
     path: Path, episodes: int = 8, length: int = 30, actions: bool = True, seed: int = 0
 ) -> None:
     rng = np.random.default_rng(seed)
-    writer = _C.VideoWriter(str(path), SIZE, SIZE, fps=15.0, env="shifting", num_actions=4 if actions else 0)
-    for _ in range(episodes):
-        moves = rng.integers(4, size=length)
-        for frame, move in zip(shifting_frames(length, moves), moves, strict=True):
-            writer.append(frame, int(move))
-        writer.end_episode()
-    writer.close()
+    options = {"fps": 15.0, "env": "shifting", "num_actions": 4 if actions else 0}
+    with _C.VideoWriter(str(path), SIZE, SIZE, **options) as writer:
+        for _ in range(episodes):
+            moves = rng.integers(4, size=length)
+            frames = torch.from_numpy(shifting_frames(length, moves))
+            writer.append(frames, torch.from_numpy(moves) if actions else None)
+            writer.end_episode()
