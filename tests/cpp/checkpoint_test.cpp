@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -202,6 +203,25 @@ TEST(Checkpoint, AFailedWriteNamesAndKeepsTheLastGoodOneAndALaterWriteSucceeds) 
   writer.write_async(sample_checkpoint(4));
   EXPECT_EQ(writer.wait(), "");
   EXPECT_TRUE(same(load_checkpoint(directory / "step_00000004"), sample_checkpoint(4)));
+}
+
+TEST(Checkpoint, AFullDiskNamesAndKeepsTheLastGoodOne) {
+  const TemporaryDirectory directory;
+  if (::mount("none", directory.path().c_str(), "tmpfs", 0, "size=256k") != 0)
+    GTEST_SKIP() << "mounting a small file system takes root";
+  {
+    CheckpointWriter writer(directory.path(), 1, 0);
+    writer.write_async(sample_checkpoint(1, 8000));
+    writer.wait();
+    writer.write_async(sample_checkpoint(2, 40000));
+    EXPECT_THAT(error_of([&] { writer.wait(); }),
+                ::testing::AllOf(HasSubstr("free some space"), HasSubstr("last good checkpoint is")));
+    EXPECT_TRUE(same(load_checkpoint(directory / "step_00000001"), sample_checkpoint(1, 8000)));
+    writer.write_async(sample_checkpoint(3, 8000));
+    EXPECT_EQ(writer.wait(), "");
+  }
+  EXPECT_EQ(latest_checkpoint(directory.path()), directory / "step_00000003");
+  ::umount(directory.path().c_str());
 }
 
 TEST(TrainState, KeepsEveryBitOfItsNumbers) {

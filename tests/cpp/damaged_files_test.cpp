@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -11,9 +12,14 @@
 #include "temporary_directory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/allocator_interface.h>
-
 #include <atomic>
+
+// Of sanitizer/allocator_interface.h, which g++ does not install everywhere.
+extern "C" {
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, size_t),
+                                              void (*on_free)(const volatile void*));
+size_t __sanitizer_get_allocated_size(const volatile void* memory);
+}
 #endif
 
 namespace genie::training {
@@ -46,7 +52,11 @@ class MemoryLimit {
     EXPECT_GT(installed, 0);
     live = peak = 0;
   }
-  ~MemoryLimit() { EXPECT_LE(peak.load(), static_cast<int64_t>(kMaxMemory)); }
+  ~MemoryLimit() {
+    std::cout << "at most " << peak / 1024 << " KiB taken" << std::endl;
+    EXPECT_GT(peak.load(), 0);
+    EXPECT_LE(peak.load(), static_cast<int64_t>(kMaxMemory));
+  }
 };
 #else
 class MemoryLimit {
@@ -58,7 +68,8 @@ class MemoryLimit {
       std::fclose(file);
     }
     ::getrlimit(RLIMIT_AS, &before_);
-    const rlimit limit = {static_cast<rlim_t>(pages) * 4096 + kMaxMemory, before_.rlim_max};
+    const rlimit limit = {static_cast<rlim_t>(pages) * ::sysconf(_SC_PAGESIZE) + kMaxMemory,
+                          before_.rlim_max};
     EXPECT_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
   }
   ~MemoryLimit() { ::setrlimit(RLIMIT_AS, &before_); }
