@@ -52,14 +52,14 @@ inline uint8_t pixel(int64_t i) { return static_cast<uint8_t>(splitmix64(i / 5) 
 /// What a raw HDF5 file holds, right or wrong; written without any code of the data room.
 struct FileSpec {
   std::vector<hsize_t> shape{20, 8, 10, 3};
-  std::vector<hsize_t> chunk;  ///< contiguous where empty
+  std::vector<hsize_t> chunk = {};  ///< contiguous where empty
   hid_t type = H5T_STD_U8LE;
   std::string name = "frames";
   bool gzip = false, shuffle = false, lzf = false, fletcher = false;
-  std::optional<std::vector<int64_t>> episode_ends, actions;
+  std::optional<std::vector<int64_t>> episode_ends = {}, actions = {};
   hid_t ends_type = H5T_STD_I64LE, actions_type = H5T_STD_I32LE;
-  std::optional<double> fps, num_actions;
-  std::string env;
+  std::optional<double> fps = {}, num_actions = {};
+  std::string env = {};
   bool variable_env = false;
 };
 
