@@ -161,14 +161,16 @@ struct StoredChunk {
   int64_t address = 0, size = 0;
 };
 
-/// Where the n-th chunk of `frames` lies in the file.
+/// Where the n-th chunk of `frames` lies in the file, which nothing may have open.
 inline StoredChunk find_chunk(const std::string& path, hsize_t n) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const hid_t dataset = H5Dopen2(file, "frames", H5P_DEFAULT);
   hsize_t offset[4], size = 0;
   unsigned mask = 0;
   haddr_t address = 0;
-  H5Dget_chunk_info(dataset, H5S_ALL, n, offset, &mask, &address, &size);
+  const hid_t space = H5Dget_space(dataset);
+  H5Dget_chunk_info(dataset, space, n, offset, &mask, &address, &size);
+  H5Sclose(space);
   H5Dclose(dataset);
   H5Fclose(file);
   return {static_cast<int64_t>(address), static_cast<int64_t>(size)};
