@@ -52,14 +52,14 @@ inline uint8_t pixel(int64_t i) { return static_cast<uint8_t>(splitmix64(i / 5) 
 /// What a raw HDF5 file holds, right or wrong; written without any code of the data room.
 struct FileSpec {
   std::vector<hsize_t> shape{20, 8, 10, 3};
-  std::vector<hsize_t> chunk;  ///< contiguous where empty
+  std::vector<hsize_t> chunk = {};  ///< contiguous where empty
   hid_t type = H5T_STD_U8LE;
   std::string name = "frames";
   bool gzip = false, shuffle = false, lzf = false, fletcher = false;
-  std::optional<std::vector<int64_t>> episode_ends, actions;
+  std::optional<std::vector<int64_t>> episode_ends = {}, actions = {};
   hid_t ends_type = H5T_STD_I64LE, actions_type = H5T_STD_I32LE;
-  std::optional<double> fps, num_actions;
-  std::string env;
+  std::optional<double> fps = {}, num_actions = {};
+  std::string env = {};
   bool variable_env = false;
 };
 
@@ -161,14 +161,16 @@ struct StoredChunk {
   int64_t address = 0, size = 0;
 };
 
-/// Where the n-th chunk of `frames` lies in the file.
+/// Where the n-th chunk of `frames` lies in the file, which nothing may have open.
 inline StoredChunk find_chunk(const std::string& path, hsize_t n) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const hid_t dataset = H5Dopen2(file, "frames", H5P_DEFAULT);
   hsize_t offset[4], size = 0;
   unsigned mask = 0;
   haddr_t address = 0;
-  H5Dget_chunk_info(dataset, H5S_ALL, n, offset, &mask, &address, &size);
+  const hid_t space = H5Dget_space(dataset);
+  H5Dget_chunk_info(dataset, space, n, offset, &mask, &address, &size);
+  H5Sclose(space);
   H5Dclose(dataset);
   H5Fclose(file);
   return {static_cast<int64_t>(address), static_cast<int64_t>(size)};

@@ -1,10 +1,11 @@
 #include "genie/data/loader.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 
 #include <chrono>
 #include <fstream>
-#include <map>
+#include <set>
 #include <thread>
 
 #include "data_fixtures.h"
@@ -50,6 +51,9 @@ TEST_F(LoaderTest, BatchesHaveTheDocumentedShapes) {
   EXPECT_EQ(batch.first_sample, 0);
   EXPECT_EQ(loader.next().first_sample, 5);
   EXPECT_EQ(loader.position(), 2);
+}
+
+TEST_F(LoaderTest, AFileWithoutActionsGivesNone) {
   EXPECT_FALSE(Loader(dataset({}), {}).next().actions.defined());
 }
 

@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <thread>
@@ -49,9 +50,9 @@ TEST_F(VideoFileTest, ReadsEveryLayoutExactly) {
 }
 
 TEST_F(VideoFileTest, ReadsLzfChunksThatWereStoredPlain) {
-  FileSpec spec{.shape = {4, 2, 2, 3}, .chunk = {1, 2, 2, 3}, .lzf = true};
+  FileSpec spec{.shape = {4, 1, 1, 3}, .chunk = {1, 1, 1, 3}, .lzf = true};
   testing::write_file(file(), spec);
-  EXPECT_EQ(testing::find_chunk(file(), 0).size, 12);
+  EXPECT_EQ(testing::find_chunk(file(), 0).size, 3);
   EXPECT_TRUE(at::equal(VideoFile(file()).read_frames(0, 4), testing::expected_frames(spec)));
 }
 

@@ -34,6 +34,14 @@ void check_readable(const std::string& path) {
   ::close(descriptor);
 }
 
+/// What a newer release wrote fails with some version number that is bad.
+std::string newer_format(const std::string& reason) {
+  return concat(has(reason, "version") ? ", or rather" : ", or",
+                " written in a format newer than this HDF5 library (", H5_VERS_MAJOR, ".", H5_VERS_MINOR,
+                ") reads, as by h5py with libver='latest' or 'v200': write it ",
+                "again with libver='earliest'");
+}
+
 [[noreturn]] void throw_open_error(const std::string& path, const std::string& reason) {
   const std::string file = concat("data file '", path, "' ");
   if (has(reason, "unable to lock file") || has(reason, "already open for write")) {
@@ -43,11 +51,8 @@ void check_readable(const std::string& path) {
   if (has(reason, "truncated file")) {
     throw Error(concat(file, "is truncated: copy or record it again; HDF5 says: ", reason));
   }
-  throw Error(concat(file,
-                     "starts like HDF5 but cannot be opened: it is damaged, or written in a format newer ",
-                     "than this HDF5 library (", H5_VERS_MAJOR, ".", H5_VERS_MINOR,
-                     ") reads, for example by h5py with libver='latest' or 'v200' (write it with libver=",
-                     "'earliest'); HDF5 says: ", reason));
+  throw Error(concat(file, "starts like HDF5 but cannot be opened: it is damaged", newer_format(reason),
+                     "; HDF5 says: ", reason));
 }
 
 }  // namespace
@@ -71,7 +76,7 @@ std::string last_error() {
       H5E_DEFAULT, H5E_WALK_UPWARD,
       [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
         auto& text = *static_cast<std::string*>(out);
-        if (entry->desc != nullptr && text.size() < 300)
+        if (entry->desc != nullptr && text.size() < 120)
           text += (text.empty() ? "" : "; ") + std::string(entry->desc);
         return 0;
       },
@@ -156,8 +161,8 @@ Handle open_dataset(hid_t file, const std::string& path, const char* name) {
   if (!dataset) {
     const std::string reason = last_error();
     throw Error(concat("data file '", path, "': '", name,
-                       "' cannot be opened as a dataset (a group, a damaged ",
-                       "file or one of a newer HDF5 format, see docs/data_format.md); HDF5 says: ", reason));
+                       "' cannot be opened as a dataset: it is a group, or damaged", newer_format(reason),
+                       "; HDF5 says: ", reason));
   }
   return dataset;
 }
