@@ -1,4 +1,6 @@
 // genie-train: trains the phases of a configuration. A thin main: everything it does is in genie/training.
+#include <c10/util/Exception.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -52,6 +54,9 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "done; look at it with: genie-cpp eval --model %s --data FILE.h5\n", out.c_str());
     }
     return 0;
+  } catch (const c10::Error& error) {
+    std::fprintf(stderr, "genie-train: error: %s\n", error.what_without_backtrace());
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "genie-train: error: %s\n", error.what());
     return 1;

@@ -36,7 +36,7 @@ nn::STTransformer make_transformer(const config::TransformerConfig& config, int6
 void initialize_weights(torch::nn::Module& module, int64_t depth) {
   constexpr double kStd = 0.02;
   at::NoGradGuard no_grad;
-  for (const auto& item : module.named_modules()) {
+  for (const auto& item : module.named_modules("", /*include_self=*/false)) {
     auto* linear = item.value()->as<torch::nn::LinearImpl>();
     if (!linear) continue;
     const bool writes_residual = ends_with(item.key(), ".proj") || ends_with(item.key(), ".fc2");
