@@ -184,6 +184,7 @@ TEST_F(VideoFileTest, WrongEpisodeEndsAreRefused) {
 TEST_F(VideoFileTest, WrongActionsAreRefused) {
   const std::vector<int64_t> good(20, 1);
   EXPECT_THAT(error_for({.actions = std::vector<int64_t>(19, 1)}), HasSubstr("20, found 19"));
+  EXPECT_THAT(error_for({.actions = std::vector<int64_t>(21, 1)}), HasSubstr("21 entries"));
   EXPECT_THAT(error_for({.actions = good, .actions_type = H5T_IEEE_F32LE}), HasSubstr("found float32 (20)"));
   auto bad = good;
   bad[7] = -1;
@@ -250,6 +251,18 @@ TEST_F(VideoFileTest, AFormatOfANewerHdf5IsSaidSo) {
   testing::write_file(file(), {});
   testing::damage(file(), 8, {9});  // the superblock's version
   EXPECT_THAT(open_error(file()), AllOf(HasSubstr("libver"), HasSubstr("version")));
+}
+
+TEST_F(VideoFileTest, FramesThatTheFileCannotHoldAreRefusedBeforeAllocating) {
+  const hid_t id = H5Fcreate(file().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hsize_t size[4] = {hsize_t{1} << 50, 64, 64, 3}, chunk[4] = {1, 64, 64, 3};
+  const hid_t properties = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(4, size, nullptr);
+  H5Pset_chunk(properties, 4, chunk);
+  H5Dclose(H5Dcreate2(id, "frames", H5T_STD_U8LE, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+  H5Sclose(space);
+  H5Pclose(properties);
+  H5Fclose(id);
+  EXPECT_THAT(open_error(file()), HasSubstr("bytes can hold"));
 }
 
 TEST_F(VideoFileTest, AnUnknownCompressionIsNamed) {

@@ -21,6 +21,8 @@ FrameReader::FrameReader(hdf5::Handle dataset, const std::string& path)
   check(layout != H5D_VIRTUAL, "data file '", path_,
         "': 'frames' is a virtual dataset, whose missing sources would ",
         "read as black frames: copy the frames into one file");
+  check(H5Pget_external_count(properties.get()) <= 0, "data file '", path_,
+        "': 'frames' lies in external files: copy the frames into one file");
   for (int i = 0; i < H5Pget_nfilters(properties.get()); ++i) {
     unsigned flags = 0;
     size_t num_values = 0;
@@ -35,6 +37,10 @@ FrameReader::FrameReader(hdf5::Handle dataset, const std::string& path)
   check(H5Pget_chunk(properties.get(), 4, chunk) == 4, "data file '", path_,
         "': chunks of 'frames' are damaged");
   std::copy_n(chunk, 4, chunk_shape_.begin());
+  double bytes = 1;
+  for (const auto size : chunk) bytes *= static_cast<double>(size);
+  check(bytes >= 1 && bytes < 0x1p32, "data file '", path_, "': chunks of 'frames' are damaged, they claim ",
+        bytes, " bytes each");
 }
 
 FrameReader::~FrameReader() = default;

@@ -167,11 +167,14 @@ Handle open_dataset(hid_t file, const std::string& path, const char* name) {
   return dataset;
 }
 
-std::vector<int64_t> read_integers(hid_t dataset, const std::string& path, const char* name) {
+std::vector<int64_t> read_integers(hid_t dataset, const std::string& path, const char* name,
+                                   int64_t num_frames) {
   Handle type(H5Dget_type(dataset), H5Tclose);
   const auto size = shape(dataset);
   check(H5Tget_class(type.get()) == H5T_INTEGER && size.size() == 1, "data file '", path, "': dataset '",
         name, "' must be integers with one dimension, found ", type_name(type.get()), " ", shape_name(size));
+  check(size[0] >= 0 && size[0] <= num_frames, "data file '", path, "': dataset '", name, "' has ", size[0],
+        " entries, but there are only ", num_frames, " frames");
   std::vector<int64_t> values(size[0]);
   if (values.empty()) return values;
   if (H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0) {

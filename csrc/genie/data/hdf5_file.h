@@ -68,8 +68,9 @@ std::string list_objects(hid_t file);
 
 /// A dataset of the file, or an empty Handle where there is none of that name.
 Handle open_dataset(hid_t file, const std::string& path, const char* name);
-/// All values of a one-dimensional dataset of integers of any width.
-std::vector<int64_t> read_integers(hid_t dataset, const std::string& path, const char* name);
+/// All values of a one-dimensional dataset of integers of any width, at most one a frame.
+std::vector<int64_t> read_integers(hid_t dataset, const std::string& path, const char* name,
+                                   int64_t num_frames);
 
 /// A number the file carries as attribute, or `missing` where it has none.
 double number_attribute(hid_t file, const std::string& path, const char* name, double missing);

@@ -154,8 +154,13 @@ Loader::~Loader() = default;
 Batch Loader::next() {
   const auto begin = std::chrono::steady_clock::now();
   std::unique_lock lock(impl_->mutex);
-  auto& slot = impl_->slots[impl_->position % impl_->options.prefetch];
-  impl_->batch_ready.wait(lock, [&] { return impl_->next_batch > impl_->position && slot.missing == 0; });
+  // Asked for anew after each wake-up: another thread may have taken the batch.
+  const auto current = [&]() -> Impl::Slot& {
+    return impl_->slots[impl_->position % impl_->options.prefetch];
+  };
+  impl_->batch_ready.wait(lock,
+                          [&] { return impl_->next_batch > impl_->position && current().missing == 0; });
+  auto& slot = current();
   impl_->waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (slot.error) std::rethrow_exception(slot.error);
   Batch batch = std::move(slot.batch);

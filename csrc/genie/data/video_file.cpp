@@ -44,8 +44,15 @@ void VideoFile::Impl::open_frames() {
   check(size[3] == 3, found,
         size[1] == 3 ? ": move the channels to the end" : ": colour images have three channels",
         "; see docs/data_format.md");
-  check(size[0] > 0 && size[1] > 0 && size[2] > 0, found, ": there is nothing to read");
-  check(size[1] <= 16384 && size[2] <= 16384, found, ": height and width may be at most 16384");
+  check(size[0] != 0 && size[1] != 0 && size[2] != 0, found, ": there is nothing to read");
+  check(size[0] > 0 && size[1] > 0 && size[2] > 0 && size[1] <= 16384 && size[2] <= 16384, found,
+        ": height and width may be at most 16384");
+  hsize_t file_bytes = 0;
+  H5Fget_filesize(file.get(), &file_bytes);
+  // gzip shrinks a thousandfold at most; a size beyond that is damage, and would be believed when allocating.
+  const double bytes = static_cast<double>(size[0]) * static_cast<double>(size[1] * size[2] * 3);
+  check(bytes <= 1100.0 * static_cast<double>(file_bytes), found, ": more than a file of ", file_bytes,
+        " bytes can hold, it is damaged or its frames were never written");
   num_frames = size[0];
   height = size[1];
   width = size[2];
@@ -75,7 +82,7 @@ void VideoFile::Impl::read_episode_ends() {
     return;
   }
   const std::string where = concat("data file '", path, "': dataset 'episode_ends' ");
-  episode_ends = hdf5::read_integers(dataset.get(), path, "episode_ends");
+  episode_ends = hdf5::read_integers(dataset.get(), path, "episode_ends", num_frames);
   check(!episode_ends.empty(), where, "is empty: the last entry must be the number of frames, ", num_frames);
   int64_t previous = 0;
   for (size_t i = 0; i < episode_ends.size(); ++i) {
@@ -96,7 +103,7 @@ void VideoFile::Impl::read_actions() {
     return;
   }
   const std::string where = concat("data file '", path, "': dataset 'actions' ");
-  const auto values = hdf5::read_integers(dataset.get(), path, "actions");
+  const auto values = hdf5::read_integers(dataset.get(), path, "actions", num_frames);
   check(static_cast<int64_t>(values.size()) == num_frames, where, "must have one entry a frame, ", num_frames,
         ", found ", values.size(), ": entry t led from frame t to t + 1, the last one is not used");
   const int64_t limit = num_actions > 0 ? num_actions : 32768;

@@ -11,7 +11,7 @@ namespace genie::data {
 /// What a recording says about itself; see docs/data_format.md.
 struct VideoWriterOptions {
   double fps = 0;           ///< frames a second; 0 leaves it out
-  std::string env = {};          ///< '' leaves it out
+  std::string env = {};     ///< '' leaves it out
   int64_t num_actions = 0;  ///< 0 leaves it out
 };
 
