@@ -1,4 +1,4 @@
-"""Independent references in plain PyTorch that the tests of ops and blocks compare with, and small helpers."""
+"""Independent references in plain PyTorch for the tests of ops and blocks, and small helpers."""
 
 from __future__ import annotations
 
@@ -74,3 +74,44 @@ def st_attention(
     visible = torch.ones(length, length, dtype=torch.bool).tril() if causal else None
     out = attention(q, k, v, channels**-0.5 if scale is None else scale, visible)
     return out.permute(back).reshape(batch, frames, positions, heads * channels)
+
+
+def rope_3d(x: Tensor, positions: Tensor, height: int, width: int) -> Tensor:
+    """V-JEPA 2's rotation of (B, N, ..., d), channel by channel."""
+    channels = x.shape[-1]
+    part = 2 * ((channels // 3) // 2)
+    places = [positions // (height * width), positions % (height * width) // width, positions % width]
+    out = [x[..., c] for c in range(channels)]
+    for axis, place in enumerate(places):
+        place = place.double().reshape(*place.shape, *[1] * (x.dim() - 3))
+        for c in range(part):
+            angle = place * 10000.0 ** (-(c % (part // 2)) / (part // 2))
+            own, partner = x[..., axis * part + c], x[..., axis * part + (c ^ 1)]
+            sign = -1.0 if c % 2 == 0 else 1.0
+            out[axis * part + c] = own * angle.cos() + sign * partner * angle.sin()
+    return torch.stack(out, -1)
+
+
+def rope_register(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """ViT-5's rotation of (B, N, ..., d) by tables of (N, d)."""
+    first, second, third, fourth = x.chunk(4, -1)
+    shape = (1, x.shape[1], *[1] * (x.dim() - 3), x.shape[-1])
+    return x * cos.reshape(shape) + torch.cat([-second, first, -fourth, third], -1) * sin.reshape(shape)
+
+
+def area_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    scale: float | None = None,
+    frame_ids: Tensor | None = None,
+) -> Tensor:
+    """Attention of (total, heads, d) inside segments, as one dense masked attention over all tokens."""
+    total, _, channels = q.shape
+    segment = torch.bucketize(torch.arange(total), cu_seqlens[1:].long(), right=True)
+    visible = segment[:, None] == segment[None, :]
+    if frame_ids is not None:
+        visible &= frame_ids[None, :] <= frame_ids[:, None]
+    q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    return attention(q, k, v, channels**-0.5 if scale is None else scale, visible).transpose(0, 1)
