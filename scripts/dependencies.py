@@ -1,11 +1,20 @@
-"""Runtime dependencies of the wheel: torch is pinned to the minor version the extension was compiled against."""
+"""Runtime dependencies of the wheel: torch is pinned to the minor version the extension was built with."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-RUNTIME = ["numpy", "h5py>=3.10", "typer>=0.12", "rich>=13", "matplotlib>=3.8", "pillow>=10", "av>=12", "pyyaml>=6"]
+RUNTIME = [
+    "numpy",
+    "h5py>=3.10",
+    "typer>=0.12",
+    "rich>=13",
+    "matplotlib>=3.8",
+    "pillow>=10",
+    "av>=12",
+    "pyyaml>=6",
+]
 
 
 def dynamic_metadata(field: str, settings: dict | None = None, project: dict | None = None) -> list[str]:

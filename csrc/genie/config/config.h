@@ -142,17 +142,19 @@ struct Config {
 Config load_config(const std::string& path);
 Config parse_config(const std::string& yaml, const std::string& name = "<string>");
 
-/// Sets "section.key=value" entries, checked like the file's own.
+/// Sets "section.key=value" entries, checked like the file's own. The value is taken as it stands, or as YAML
+/// where it is quoted. Where one is wrong, the configuration stays as it was.
 void apply_overrides(Config& config, const std::vector<std::string>& overrides);
 
-/// Checks what no single key shows (head_dim parity, mask rates' order, ...). load_config and apply_overrides
-/// call it.
+/// Checks each key's range and what no single key shows (dim and heads, mask rates' order, ...); throws Error
+/// naming keys and values. load_config, parse_config and apply_overrides call it.
 void validate(const Config& config);
 
-/// The configuration as YAML with every key, so that load_config(to_yaml(c)) == c.
-std::string to_yaml(const Config& config);
+/// The configuration as YAML with every key; parse_config(to_yaml(c)) gives c back to the last bit.
+/// `documented` adds a comment to each key: its meaning and what is allowed.
+std::string to_yaml(const Config& config, bool documented = false);
 
-/// A Markdown table of every key: name, default, what is allowed, documentation (docs/configuration.md).
+/// A Markdown table a section: each key, its default, what is allowed, its meaning (docs/configuration.md).
 std::string describe();
 
 }  // namespace genie::config

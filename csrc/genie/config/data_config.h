@@ -63,7 +63,7 @@ struct DataConfig {
           between(0, 0.9));
     visit("split_seed", s.split_seed, "seed of the split into training and validation episodes", at_least(0));
     visit("num_frames", s.num_frames, "T, frames a clip", between(2, 1024));
-    visit("stride", s.stride, "every stride-th recorded frame is used; ignored where fps is set",
+    visit("stride", s.stride, "every stride-th recorded frame is used; stays 1 where fps is set",
           between(1, 1024));
     visit("fps", s.fps, "frames a second a clip has (the file's own rate must be a multiple); 0 takes stride",
           at_least(0));

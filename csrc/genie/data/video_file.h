@@ -34,6 +34,8 @@ class VideoFile {
   at::Tensor read_frames(int64_t begin, int64_t count, int64_t stride = 1) const;
   /// All recorded actions, int64 (N): entry t led from frame t to frame t + 1. Undefined without actions.
   const at::Tensor& actions() const;
+  /// Bytes of decoded chunks held for later reads; at most 64 MiB.
+  size_t cached_bytes() const;
 
  private:
   struct Impl;

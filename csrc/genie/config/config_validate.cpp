@@ -1,0 +1,83 @@
+#include "genie/config/config.h"
+#include "genie/config/entry.h"
+#include "genie/config/text.h"
+#include "genie/core/error.h"
+
+namespace genie::config {
+namespace {
+
+void check_transformer(const TransformerConfig& c, const std::string& key) {
+  check(c.head_dim > 0 || c.dim % c.heads == 0, key, ".dim = ", c.dim, " is not divisible by ", key,
+        ".heads = ", c.heads, "; change one of them or set ", key, ".head_dim");
+}
+
+void check_quantizer(const QuantizerConfig& c, const std::string& key) {
+  check(c.update != "loss" || c.codebook_weight > 0, key, ".update = loss with ", key,
+        ".codebook_weight = 0 never moves the codebook; raise the weight or use update: ema");
+}
+
+void check_patch(int64_t patch_size, const std::string& key, const DataConfig& data) {
+  check(patch_size <= data.height && patch_size <= data.width, key, ".patch_size = ", patch_size,
+        " does not fit into a frame of data.height = ", data.height, " and data.width = ", data.width);
+}
+
+void check_phase(const PhaseConfig& c, const std::string& key) {
+  check(c.final_learning_rate <= c.learning_rate, key,
+        ".final_learning_rate = ", number_text(c.final_learning_rate), " is above ", key,
+        ".learning_rate = ", number_text(c.learning_rate));
+  check(c.batch_size % c.accumulation == 0, key, ".batch_size = ", c.batch_size, " is not divisible by ", key,
+        ".accumulation = ", c.accumulation, ", the parts it is computed in");
+  check(c.num_frames != 1, key, ".num_frames = 1: a clip needs at least 2 frames; 0 takes data.num_frames");
+  if (c.steps == 0) return;  // the phase is skipped
+  check(c.warmup_steps <= c.steps, key, ".warmup_steps = ", c.warmup_steps, " is above ", key,
+        ".steps = ", c.steps, ": the learning rate would never be reached");
+  const double falling = c.decay_fraction * static_cast<double>(c.steps);
+  check(c.schedule != "wsd" || static_cast<double>(c.warmup_steps) + falling <= static_cast<double>(c.steps),
+        key, ".warmup_steps = ", c.warmup_steps, " and ", key,
+        ".decay_fraction = ", number_text(c.decay_fraction), " of ", key, ".steps = ", c.steps,
+        " overlap; shorten one of them");
+}
+
+void check_data(const DataConfig& c) {
+  check(c.fps == 0 || c.stride == 1, "data.fps = ", number_text(c.fps), " and data.stride = ", c.stride,
+        " both say which frames are used; set one of them");
+  check(c.path.empty() || c.path != c.validation_path,
+        "data.validation_path is data.path = ", yaml_string(c.path),
+        "; set it to another file, or to '' to hold out data.validation_fraction");
+}
+
+void check_dynamics(const DynamicsConfig& c) {
+  check(c.min_mask_rate <= c.max_mask_rate, "dynamics.min_mask_rate = ", number_text(c.min_mask_rate),
+        " is above dynamics.max_mask_rate = ", number_text(c.max_mask_rate));
+  check(c.max_mask_rate > 0, "dynamics.max_mask_rate = 0 masks nothing, so there is nothing to learn from");
+}
+
+}  // namespace
+
+void validate(const Config& config) {
+  Config copy = config;  // entries point into a configuration that may be changed
+  for (const Entry& entry : list_entries(copy)) {
+    const std::string problem = problem_with(entry);
+    check(problem.empty(), entry.key, ": ", problem);
+  }
+  check_data(config.data);
+  check_patch(config.tokenizer.patch_size, "tokenizer", config.data);
+  check_patch(config.latent_action.patch_size, "latent_action", config.data);
+  check_quantizer(config.tokenizer.quantizer, "tokenizer.quantizer");
+  check_quantizer(config.latent_action.quantizer, "latent_action.quantizer");
+  check_transformer(config.tokenizer.encoder, "tokenizer.encoder");
+  check_transformer(config.tokenizer.decoder, "tokenizer.decoder");
+  check_transformer(config.latent_action.encoder, "latent_action.encoder");
+  check_transformer(config.latent_action.decoder, "latent_action.decoder");
+  check_transformer(config.dynamics.transformer, "dynamics.transformer");
+  check_dynamics(config.dynamics);
+  check(config.inference.top_k <= config.tokenizer.quantizer.num_codes,
+        "inference.top_k = ", config.inference.top_k,
+        " is above tokenizer.quantizer.num_codes = ", config.tokenizer.quantizer.num_codes,
+        "; 0 samples among all codes");
+  check_phase(config.training.tokenizer, "training.tokenizer");
+  check_phase(config.training.latent_action, "training.latent_action");
+  check_phase(config.training.dynamics, "training.dynamics");
+}
+
+}  // namespace genie::config

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/embedding.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "genie/config/model_config.h"
+#include "genie/nn/patches.h"
+#include "genie/nn/positional_embedding.h"
+#include "genie/nn/st_transformer.h"
+
+namespace genie::models {
+
+/// Tokens (B,T,N), some of them masked, to (B,T,N,E).
+class TokenEmbeddingImpl : public torch::nn::Module {
+ public:
+  TokenEmbeddingImpl(int64_t num_tokens, int64_t dim);
+  /// `mask` bool (B,T,N): true shows the mask embedding in place of the token's.
+  at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& mask_BTN);
+  at::Tensor& weight() { return token_->weight; }
+
+ private:
+  torch::nn::Embedding token_{nullptr};
+  at::Tensor mask_;
+};
+TORCH_MODULE(TokenEmbedding);
+
+/// Actions that led to frames, (B,T), to (B,T,E). The id num_actions stands for "no action": what led to a
+/// first frame.
+class ActionEmbeddingImpl : public torch::nn::Module {
+ public:
+  ActionEmbeddingImpl(int64_t num_actions, int64_t dim);
+  at::Tensor forward(const at::Tensor& leading_BT) { return action_->forward(leading_BT); }
+
+ private:
+  torch::nn::Embedding action_{nullptr};
+};
+TORCH_MODULE(ActionEmbedding);
+
+/// The MaskGIT (arXiv 2202.04200) dynamics model of Genie: given all frames' tokens, some masked, and the
+/// actions between frames, the logits of every token. Frame t sees frames and actions up to its own.
+class DynamicsModelImpl : public torch::nn::Module {
+ public:
+  DynamicsModelImpl(const config::DynamicsConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
+                    int64_t num_tokens, int64_t num_actions);
+
+  /// tokens int64 (B,T,N), actions int64 (B,T-1), mask bool (B,T,N) to logits (B,T,N,K).
+  at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
+  /// The same up to the output layer: (B,T,N,E).
+  at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
+  /// features() of new frames behind those committed to the cache (their keys and values are written, not
+  /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
+  at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
+                             const at::Tensor& mask_BTN, nn::TemporalCache& cache);
+  /// An empty cache for features_cached, of num_frames() frames.
+  nn::TemporalCache make_cache() const;
+  /// Logits (...,K) of features (...,E).
+  at::Tensor logits(const at::Tensor& features) { return head_->forward(features); }
+
+  /// Starts token embeddings and output layer from the tokenizer's codebook (K,D), so that similar tokens
+  /// start alike.
+  void initialize_from(const at::Tensor& codebook, uint64_t seed);
+
+  int64_t num_frames() const { return num_frames_; }
+  int64_t tokens_per_frame() const { return tokens_per_frame_; }
+  int64_t num_tokens() const { return num_tokens_; }
+  int64_t num_actions() const { return num_actions_; }
+  const config::DynamicsConfig& config() const { return config_; }
+
+ private:
+  void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
+  at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
+                   int64_t offset);
+  at::Tensor only_frame_tokens(const at::Tensor& x) const;
+
+  config::DynamicsConfig config_;
+  int64_t num_frames_, tokens_per_frame_, num_tokens_, num_actions_;
+  TokenEmbedding token_{nullptr};
+  ActionEmbedding action_{nullptr};
+  nn::CombinedPositionalEmbedding position_{nullptr};
+  nn::STTransformer transformer_{nullptr};
+  torch::nn::Linear head_{nullptr};
+};
+TORCH_MODULE(DynamicsModel);
+
+}  // namespace genie::models

@@ -1,0 +1,96 @@
+#include "genie/models/latent_action_model.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "genie/models/transformer_factory.h"
+#include "genie/nn/kmeans.h"
+
+namespace genie::models {
+
+ActionEncoderImpl::ActionEncoderImpl(const config::TransformerConfig& config, int64_t num_frames,
+                                     const nn::PatchGrid& grid, int64_t code_dim) {
+  embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
+  embed_change_ = register_module("embed_change", torch::nn::Linear(grid.values(), config.dim));
+  position_ = register_module(
+      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  action_token_ = register_parameter("action_token", at::randn({config.dim}) * 0.02);
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count() + 1));
+  head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
+  initialize_weights(*this, config.depth);
+}
+
+at::Tensor ActionEncoderImpl::forward(const at::Tensor& patches) {
+  const int64_t batch = patches.size(0), frames = patches.size(1), tokens = patches.size(2);
+  const at::Tensor change = at::cat({at::zeros_like(patches.narrow(1, 0, 1)),
+                                     patches.narrow(1, 1, frames - 1) - patches.narrow(1, 0, frames - 1)},
+                                    1);
+  const at::Tensor x = position_->forward(embed_->forward(patches) + embed_change_->forward(change));
+  const at::Tensor action =
+      action_token_.to(x.scalar_type()).expand({batch, frames, 1, action_token_.size(0)});
+  const at::Tensor out = transformer_->forward(at::cat({x, action}, 2));
+  return head_->forward(out.select(2, tokens).narrow(1, 1, frames - 1));
+}
+
+FramePredictorImpl::FramePredictorImpl(const config::TransformerConfig& config, int64_t num_frames,
+                                       const nn::PatchGrid& grid, int64_t code_dim) {
+  embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
+  embed_action_ = register_module("embed_action", torch::nn::Linear(code_dim, config.dim));
+  position_ = register_module(
+      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count()));
+  head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
+  initialize_weights(*this, config.depth);
+}
+
+at::Tensor FramePredictorImpl::forward(const at::Tensor& patches, const at::Tensor& codes) {
+  const at::Tensor x =
+      position_->forward(embed_->forward(patches)) + embed_action_->forward(codes).unsqueeze(2);
+  return head_->forward(transformer_->forward(x));
+}
+
+LatentActionModelImpl::LatentActionModelImpl(const config::LatentActionConfig& config, int64_t num_frames,
+                                             int64_t height, int64_t width)
+    : config_(config), num_frames_(num_frames), grid_{height, width, config.patch_size} {
+  TORCH_CHECK_VALUE(num_frames >= 2,
+                    "LatentActionModel: an action lies between two frames, got num_frames=", num_frames);
+  encoder_ =
+      register_module("encoder", ActionEncoder(config.encoder, num_frames, grid_, config.quantizer.code_dim));
+  quantizer_ = register_module("quantizer", nn::VectorQuantizer(config.quantizer));
+  predictor_ = register_module("predictor",
+                               FramePredictor(config.decoder, num_frames, grid_, config.quantizer.code_dim));
+  hidden_patch_ = register_parameter("hidden_patch", at::full({grid_.values()}, 0.5));
+}
+
+void LatentActionModelImpl::check_video(const at::Tensor& video) const {
+  TORCH_CHECK_VALUE(video.dim() == 5 && video.size(1) >= 2 && video.size(1) <= num_frames_,
+                    "LatentActionModel: expected video (B,T,3,H,W) with 2 <= T <= ", num_frames_, ", got ",
+                    video.sizes());
+}
+
+LatentActionOutput LatentActionModelImpl::forward(const at::Tensor& video, const at::Tensor& hidden) {
+  check_video(video);
+  const int64_t steps = video.size(1) - 1;
+  const at::Tensor patches = nn::patchify(video, grid_);
+  LatentActionOutput out;
+  out.previous = patches.narrow(1, 0, steps);
+  out.target = patches.narrow(1, 1, steps);
+  const nn::Quantized quantized = quantizer_->forward(encoder_->forward(patches));
+  at::Tensor seen = out.previous;
+  if (hidden.defined()) seen = at::where(hidden.unsqueeze(-1), hidden_patch_, seen);
+  const at::Tensor change = predictor_->forward(seen, quantized.values);
+  out.prediction = config_.loss == "mse" ? seen + change : at::logit(seen.clamp(0, 1), 1e-3) + change;
+  out.actions = quantized.indices;
+  out.quantizer_loss = quantized.loss;
+  return out;
+}
+
+at::Tensor LatentActionModelImpl::infer(const at::Tensor& video) {
+  check_video(video);
+  at::NoGradGuard no_grad;
+  const at::Tensor encodings = encoder_->forward(nn::patchify(video, grid_)).to(at::kFloat);
+  return nn::nearest(encodings.flatten(0, 1), quantizer_->codebook())
+      .view({video.size(0), video.size(1) - 1});
+}
+
+}  // namespace genie::models

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <cstdint>
+
+#include "genie/config/model_config.h"
+#include "genie/nn/st_transformer.h"
+
+namespace genie::models {
+
+/// The ST-transformer a configuration section describes, for frames of `tokens_per_frame` tokens.
+nn::STTransformer make_transformer(const config::TransformerConfig& config, int64_t num_frames,
+                                   int64_t tokens_per_frame);
+
+/// Weights of every linear layer below `module` from N(0, 0.02), biases zero; the layers that write to the
+/// residual stream (attention's proj, the MLP's fc2) divided by sqrt(2 * depth), after GPT-2.
+void initialize_weights(torch::nn::Module& module, int64_t depth);
+
+}  // namespace genie::models

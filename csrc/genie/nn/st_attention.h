@@ -1,0 +1,74 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "genie/nn/temporal_cache.h"
+
+namespace genie::nn {
+
+/// Arguments of both ST attention modules.
+struct STAttentionOptions {
+  int64_t dim = 0;
+  int64_t num_heads = 8;
+  bool qkv_bias = false;
+  std::optional<double> qk_scale = std::nullopt;  ///< head_dim^-0.5 where absent
+  double attn_drop = 0;
+  double proj_drop = 0;
+  int64_t head_dim = 0;  ///< dim / num_heads where 0
+};
+
+/// What spatial and temporal attention share: packed projection, per-head LayerNorm of queries and keys (no
+/// affine, eps 1e-6), output projection. After TorchWM's st_transformer; see STSpatialAttentionImpl for where
+/// it differs.
+class STAttentionBase : public torch::nn::Module {
+ public:
+  explicit STAttentionBase(const STAttentionOptions& options);
+  const STAttentionOptions& options() const { return options_; }
+
+ protected:
+  enum class Axis { space, time };
+  /// Attention of x (B,T,N,C) along an axis; returns (B,T,N,C).
+  at::Tensor attend(const at::Tensor& x, Axis axis, bool causal);
+  /// Temporal attention of frames that follow those in the cache, to which they are written (not committed).
+  at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
+
+ private:
+  struct Projected {
+    at::Tensor queries, keys, values;  // (B,T,N,H,d)
+  };
+  Projected project(const at::Tensor& x);
+
+  STAttentionOptions options_;
+  int64_t head_dim_;
+  double scale_;
+  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+};
+
+/// Attention among the N tokens of each frame. Unlike the original, which scrambles frames and heads when it
+/// merges them, the output of a frame depends on that frame alone.
+class STSpatialAttentionImpl : public STAttentionBase {
+ public:
+  using STAttentionBase::STAttentionBase;
+  at::Tensor forward(const at::Tensor& x) { return attend(x, Axis::space, false); }
+};
+TORCH_MODULE(STSpatialAttention);
+
+/// Attention over the T frames at each token's place; with `causal` a frame sees itself and earlier ones.
+class STTemporalAttentionImpl : public STAttentionBase {
+ public:
+  using STAttentionBase::STAttentionBase;
+  at::Tensor forward(const at::Tensor& x, bool causal = true) { return attend(x, Axis::time, causal); }
+  /// Causal attention of new frames x (B,T_new,N,C) to those committed to the cache and to themselves. T_new
+  /// is 1 unless the cache is empty.
+  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
+    return attend_cached(x, cache, layer);
+  }
+};
+TORCH_MODULE(STTemporalAttention);
+
+}  // namespace genie::nn

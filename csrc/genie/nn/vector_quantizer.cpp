@@ -1,0 +1,138 @@
+#include "genie/nn/vector_quantizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "genie/nn/autocast.h"
+#include "genie/nn/kmeans.h"
+
+namespace genie::nn {
+
+VectorQuantizerImpl::VectorQuantizerImpl(const config::QuantizerConfig& config) : config_(config) {
+  TORCH_CHECK_VALUE(config.num_codes >= 1 && config.code_dim >= 1,
+                    "VectorQuantizer: num_codes and code_dim must be at least 1, got ", config.num_codes,
+                    " and ", config.code_dim);
+  TORCH_CHECK_VALUE(config.update == "ema" || config.update == "loss",
+                    "VectorQuantizer: update must be ema or loss, got '", config.update, "'");
+  const at::Tensor start = at::randn({config.num_codes, config.code_dim});
+  if (config.update == "loss") {
+    codebook_ = register_parameter("codebook", start);
+  } else {
+    codebook_ = register_buffer("codebook", start);
+    ema_count_ = register_buffer("ema_count", at::ones({config.num_codes}));
+    ema_sum_ = register_buffer("ema_sum", start.clone());
+  }
+  unused_steps_ = register_buffer("unused_steps", at::zeros({config.num_codes}));
+  initialized_ = register_buffer("initialized", at::zeros({}, at::kBool));
+}
+
+Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == config_.code_dim, "VectorQuantizer: expected (...,",
+                    config_.code_dim, "), got ", x.sizes());
+  const NoAutocastScope full_precision;
+  const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
+  if (is_training() && config_.kmeans_init && !initialized_.item<bool>()) initialize_from(flat, 0);
+  at::Tensor indices;
+  {
+    at::NoGradGuard no_grad;
+    indices = nearest(flat, codebook_);
+    if (is_training()) gather(flat, indices);
+  }
+  const at::Tensor entries = codebook_.index_select(0, indices);
+  Quantized result;
+  result.loss = config_.commitment_weight * (flat - entries.detach()).square().sum(1).mean();
+  if (config_.update == "loss") {
+    result.loss = result.loss + config_.codebook_weight * (flat.detach() - entries).square().sum(1).mean();
+  }
+  result.values = (flat + (entries - flat).detach()).view(x.sizes());
+  result.indices = indices.view(x.sizes().slice(0, x.dim() - 1));
+  return result;
+}
+
+at::Tensor VectorQuantizerImpl::lookup(const at::Tensor& indices) const {
+  TORCH_CHECK_VALUE(indices.scalar_type() == at::kLong, "VectorQuantizer: expected int64 indices, got ",
+                    indices.scalar_type());
+  if (indices.numel() > 0) {
+    const int64_t low = indices.min().item<int64_t>(), high = indices.max().item<int64_t>();
+    TORCH_CHECK_INDEX(low >= 0 && high < config_.num_codes, "VectorQuantizer: indices must be in 0..",
+                      config_.num_codes - 1, ", got ", low, "..", high);
+  }
+  auto shape = indices.sizes().vec();
+  shape.push_back(config_.code_dim);
+  return codebook_.index_select(0, indices.reshape({-1})).view(shape);
+}
+
+void VectorQuantizerImpl::initialize_from(const at::Tensor& x, uint64_t seed) {
+  constexpr int64_t kIterations = 20;
+  at::NoGradGuard no_grad;
+  codebook_.copy_(kmeans(x, config_.num_codes, kIterations, seed));
+  if (config_.update == "ema") {
+    ema_sum_.copy_(codebook_);
+    ema_count_.fill_(1);
+  }
+  unused_steps_.zero_();
+  initialized_.fill_(true);
+}
+
+void VectorQuantizerImpl::gather(const at::Tensor& x, const at::Tensor& indices) {
+  const at::Tensor count = at::zeros({config_.num_codes}, codebook_.options())
+                               .index_add_(0, indices, at::ones({x.size(0)}, codebook_.options()));
+  const at::Tensor sum = at::zeros(codebook_.sizes(), codebook_.options()).index_add_(0, indices, x.detach());
+  batch_count_ = batch_count_.defined() ? batch_count_ + count : count;
+  batch_sum_ = batch_sum_.defined() ? batch_sum_ + sum : sum;
+  batch_sample_ = x.detach();
+}
+
+void VectorQuantizerImpl::update_codebook(uint64_t seed) {
+  if (!batch_count_.defined()) return;
+  at::NoGradGuard no_grad;
+  const at::Tensor used = batch_count_ > 0;
+  if (config_.update == "ema") {
+    ema_count_.mul_(config_.ema_decay).add_(batch_count_, 1 - config_.ema_decay);
+    ema_sum_.mul_(config_.ema_decay).add_(batch_sum_, 1 - config_.ema_decay);
+    // An entry without weight keeps its place until it is used again or declared dead.
+    const at::Tensor alive = (ema_count_ > 1e-6).unsqueeze(1);
+    codebook_.copy_(at::where(alive, ema_sum_ / ema_count_.clamp_min(1e-6).unsqueeze(1), codebook_));
+  }
+  unused_steps_.add_(1).masked_fill_(used, 0);
+  if (config_.dead_code_steps > 0) {
+    const at::Tensor dead = (unused_steps_ >= config_.dead_code_steps).nonzero().flatten();
+    const int64_t count = dead.size(0);
+    if (count > 0) {
+      at::Generator generator = at::detail::createCPUGenerator(seed);
+      const at::Tensor from = batch_sample_.index_select(
+          0, at::randint(batch_sample_.size(0), {count}, generator, at::kLong).to(batch_sample_.device()));
+      codebook_.index_copy_(0, dead, from.to(codebook_.scalar_type()));
+      unused_steps_.index_fill_(0, dead, 0);
+      if (config_.update == "ema") {
+        // The weight of an average entry, so that the next batch moves it no faster than the others.
+        const double weight = std::max(ema_count_.mean().item<double>(), 1e-3);
+        ema_count_.index_fill_(0, dead, weight);
+        ema_sum_.index_copy_(0, dead, codebook_.index_select(0, dead) * weight);
+      }
+    }
+  }
+  usage_ = usage_.defined() ? usage_ + batch_count_ : batch_count_;
+  discard_statistics();
+}
+
+void VectorQuantizerImpl::discard_statistics() {
+  batch_count_ = at::Tensor();
+  batch_sum_ = at::Tensor();
+  batch_sample_ = at::Tensor();
+}
+
+CodebookUsage VectorQuantizerImpl::take_usage() {
+  CodebookUsage usage;
+  if (!usage_.defined()) return usage;
+  const at::Tensor share = usage_.to(at::kDouble) / usage_.sum();
+  usage.share = (usage_ > 0).to(at::kDouble).mean().item<double>();
+  usage.perplexity = at::exp(-at::xlogy(share, share).sum()).item<double>();
+  usage_ = at::Tensor();
+  return usage;
+}
+
+}  // namespace genie::nn

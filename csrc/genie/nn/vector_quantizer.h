@@ -1,0 +1,63 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+
+#include "genie/config/model_config.h"
+
+namespace genie::nn {
+
+/// What quantizing gives.
+struct Quantized {
+  at::Tensor values;   ///< (...,D): the nearest entries; gradients pass straight through to the encodings
+  at::Tensor indices;  ///< int64 (...)
+  at::Tensor loss;  ///< scalar: commitment (and, with update "loss", codebook) term; squared distance, mean
+                    ///< over vectors
+};
+
+/// How evenly the codebook was used since it was last asked.
+struct CodebookUsage {
+  double share = 0;       ///< of the entries that were used at all
+  double perplexity = 0;  ///< exp of the entropy of their frequencies
+};
+
+/// Vector quantization (van den Oord et al. 2017, arXiv 1711.00937) with the straight-through estimator.
+/// Entries follow the encodings by moving averages ("ema") or by the codebook loss ("loss"). In training mode
+/// forward() gathers the statistics that update_codebook() - to be called once an optimizer step - turns into
+/// new entries: that way accumulated batches count once and a skipped step changes nothing. Entries unused
+/// for dead_code_steps updates restart at encodings of the last batch. With kmeans_init the first training
+/// batch places all entries.
+class VectorQuantizerImpl : public torch::nn::Module {
+ public:
+  explicit VectorQuantizerImpl(const config::QuantizerConfig& config);
+
+  /// x (...,D) to its nearest entries.
+  Quantized forward(const at::Tensor& x);
+  /// Entries (...,D) of indices (...); throws on an index outside the codebook.
+  at::Tensor lookup(const at::Tensor& indices) const;
+  const at::Tensor& codebook() const { return codebook_; }  ///< (K,D)
+  const config::QuantizerConfig& config() const { return config_; }
+
+  /// Places all entries at k-means centers of x (M,D).
+  void initialize_from(const at::Tensor& x, uint64_t seed);
+  /// Applies the statistics gathered since the last call; `seed` draws where dead entries restart.
+  void update_codebook(uint64_t seed);
+  /// Forgets the statistics gathered since the last update (a step that was skipped).
+  void discard_statistics();
+  /// Usage over the updates since the last call.
+  CodebookUsage take_usage();
+
+ private:
+  void gather(const at::Tensor& x, const at::Tensor& indices);
+
+  config::QuantizerConfig config_;
+  at::Tensor codebook_;                                          // parameter with update "loss", else buffer
+  at::Tensor ema_count_, ema_sum_, unused_steps_, initialized_;  // buffers
+  at::Tensor batch_count_, batch_sum_, batch_sample_;            // statistics of the step under way
+  at::Tensor usage_;                                             // counts since take_usage()
+};
+TORCH_MODULE(VectorQuantizer);
+
+}  // namespace genie::nn

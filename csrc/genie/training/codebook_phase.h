@@ -1,0 +1,22 @@
+#pragma once
+
+#include "genie/nn/vector_quantizer.h"
+#include "genie/training/phase.h"
+
+namespace genie::training {
+
+/// A phase whose model has a codebook: updates it after each step and reports how it is used.
+class CodebookPhase : public Phase {
+ public:
+  CodebookPhase(nn::VectorQuantizer quantizer, uint64_t seed)
+      : quantizer_(std::move(quantizer)), seed_(seed) {}
+
+  void after_step(int64_t step, bool skipped) override;
+  Metrics gathered() override;
+
+ protected:
+  nn::VectorQuantizer quantizer_;
+  uint64_t seed_;
+};
+
+}  // namespace genie::training

@@ -1,0 +1,37 @@
+#include "genie/training/device.h"
+
+#include <ATen/Context.h>
+
+#include "genie/core/error.h"
+
+namespace genie::training {
+namespace {
+
+bool cpu_has_bfloat16() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return true;  // Not known to be slow: let the user decide.
+#endif
+}
+
+}  // namespace
+
+c10::Device training_device(const config::TrainingConfig& config) {
+  const bool available = at::hasCUDA();
+  check(config.device != "cuda" || available,
+        "training.device is cuda, but this torch sees no CUDA device; set training.device=cpu or install a "
+        "CUDA build of torch");
+  return c10::Device(config.device != "cpu" && available ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
+}
+
+c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device) {
+  if (config.dtype == "float32") return c10::ScalarType::Float;
+  check(device.is_cuda() || cpu_has_bfloat16(),
+        "training.dtype is bfloat16, but this processor has no bfloat16 instructions and would take a "
+        "hundred times as long; "
+        "set training.dtype=float32");
+  return c10::ScalarType::BFloat16;
+}
+
+}  // namespace genie::training

@@ -1,0 +1,108 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "genie/core/random.h"
+#include "genie/training/losses.h"
+#include "genie/training/phases.h"
+#include "genie/training/sample_noise.h"
+
+namespace genie::training {
+namespace {
+
+/// Trains the dynamics model on tokens and latent actions of the two models trained before, which stay as
+/// they are.
+class DynamicsPhase : public Phase {
+ public:
+  explicit DynamicsPhase(models::Genie genie)
+      : genie_(std::move(genie)), seed_(genie_->config().training.seed) {}
+
+  std::string name() const override { return "dynamics"; }
+  torch::nn::Module& model() override { return *genie_->dynamics(); }
+  const config::PhaseConfig& settings() const override { return genie_->config().training.dynamics; }
+
+  void initialize(const at::Tensor&) override {
+    genie_->dynamics()->initialize_from(genie_->tokenizer()->quantizer()->codebook(),
+                                        mix_seed(seed_, Stream::initialization, 3));
+  }
+
+  double weight(const std::vector<int64_t>& samples) const override {
+    return draw_mask(samples, at::kCPU).sum().item<double>();
+  }
+
+  PartResult loss(const Part& part, double total_weight) override {
+    const auto [tokens, actions] = read(part.video);
+    const at::Tensor mask = draw_mask(part.samples, part.video.device());
+    models::DynamicsModel& model = genie_->dynamics();
+    const at::Tensor features = model->features(corrupt(tokens, part.samples), actions, mask);
+    // Only masked tokens count, so only their logits are computed; the targets are the tokens as read.
+    const at::Tensor places = mask.flatten().nonzero().flatten();
+    const at::Tensor targets = tokens.flatten().index_select(0, places);
+    const at::Tensor logits = model->logits(features.flatten(0, 2).index_select(0, places)).to(at::kFloat);
+    const at::Tensor sum =
+        at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100, config().label_smoothing);
+    const at::Tensor correct = (logits.detach().argmax(-1) == targets).sum();
+    return {sum / total_weight, {{"accuracy", correct / total_weight}}};
+  }
+
+  /// All tokens of the last frame masked; beside it the share of tokens that are the last frame's again.
+  Metrics validate(const Part& part) override {
+    const auto [tokens, actions] = read(part.video);
+    const int64_t last = tokens.size(1) - 1;
+    at::Tensor mask = at::zeros_like(tokens, tokens.options().dtype(at::kBool));
+    mask.select(1, last).fill_(true);
+    models::DynamicsModel& model = genie_->dynamics();
+    const at::Tensor logits =
+        model->logits(model->features(tokens, actions, mask).select(1, last)).to(at::kFloat).flatten(0, 1);
+    const at::Tensor targets = tokens.select(1, last).flatten();
+    return {{"cross_entropy", at::cross_entropy_loss(logits, targets).item<double>()},
+            {"accuracy", (logits.argmax(-1) == targets).to(at::kDouble).mean().item<double>()},
+            {"copy_accuracy",
+             (tokens.select(1, last - 1).flatten() == targets).to(at::kDouble).mean().item<double>()}};
+  }
+
+ private:
+  const config::DynamicsConfig& config() const { return genie_->config().dynamics; }
+
+  std::pair<at::Tensor, at::Tensor> read(const at::Tensor& video) {
+    at::NoGradGuard no_grad;
+    return {genie_->tokenizer()->encode(video), genie_->latent_action()->infer(video)};
+  }
+
+  int64_t frames() const {
+    return settings().num_frames > 0 ? settings().num_frames : genie_->config().data.num_frames;
+  }
+
+  /// The rate is drawn for each sample; the first frame is never masked.
+  at::Tensor draw_mask(const std::vector<int64_t>& samples, const at::Device& device) const {
+    const int64_t per_frame = genie_->tokenizer_grid().count(), later = frames() - 1;
+    const at::Tensor drawn = sample_uniform(samples, {1 + later * per_frame}, seed_, Stream::mask, device);
+    const double low = config().min_mask_rate, high = config().max_mask_rate;
+    const at::Tensor rate = low + (high - low) * drawn.narrow(1, 0, 1);
+    const at::Tensor mask = (drawn.narrow(1, 1, later * per_frame) < rate).view({-1, later, per_frame});
+    return at::cat({at::zeros_like(mask.narrow(1, 0, 1)), mask}, 1);
+  }
+
+  /// Random tokens in place of up to context_corruption of the tokens shown, the share drawn for each sample.
+  at::Tensor corrupt(const at::Tensor& tokens, const std::vector<int64_t>& samples) const {
+    if (config().context_corruption == 0) return tokens;
+    const int64_t count = tokens.size(1) * tokens.size(2),
+                  codes = genie_->config().tokenizer.quantizer.num_codes;
+    const at::Tensor drawn =
+        sample_uniform(samples, {1 + 2 * count}, seed_, Stream::corruption, tokens.device());
+    const at::Tensor hit = drawn.narrow(1, 1, count) < config().context_corruption * drawn.narrow(1, 0, 1);
+    const at::Tensor random =
+        (drawn.narrow(1, 1 + count, count) * static_cast<double>(codes)).to(at::kLong).clamp_max(codes - 1);
+    return at::where(hit, random, tokens.flatten(1)).view(tokens.sizes());
+  }
+
+  models::Genie genie_;
+  uint64_t seed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Phase> make_dynamics_phase(models::Genie genie) {
+  return std::make_unique<DynamicsPhase>(std::move(genie));
+}
+
+}  // namespace genie::training

@@ -1,0 +1,60 @@
+#include <ATen/ATen.h>
+
+#include "genie/core/random.h"
+#include "genie/training/codebook_phase.h"
+#include "genie/training/losses.h"
+#include "genie/training/phases.h"
+#include "genie/training/sample_noise.h"
+
+namespace genie::training {
+namespace {
+
+class LatentActionPhase : public CodebookPhase {
+ public:
+  explicit LatentActionPhase(models::Genie genie)
+      : CodebookPhase(genie->latent_action()->quantizer(), genie->config().training.seed),
+        genie_(std::move(genie)) {}
+
+  std::string name() const override { return "latent_action"; }
+  torch::nn::Module& model() override { return *genie_->latent_action(); }
+  const config::PhaseConfig& settings() const override { return genie_->config().training.latent_action; }
+
+  PartResult loss(const Part& part, double total_weight) override {
+    models::LatentActionModel& model = genie_->latent_action();
+    const double hide = genie_->config().latent_action.history_mask;
+    at::Tensor hidden;
+    if (hide > 0) {
+      hidden = sample_uniform(part.samples, {part.video.size(1) - 1, model->grid().count()}, seed_,
+                              Stream::mask, part.video.device()) < hide;
+    }
+    const models::LatentActionOutput output = model->forward(part.video, hidden);
+    const double share = weight(part.samples) / total_weight;
+    return {
+        latent_action_loss(output, genie_->config().latent_action) * share,
+        {{"psnr", predicted_psnr(output) * share}, {"commitment", output.quantizer_loss.detach() * share}}};
+  }
+
+  Metrics validate(const Part& part) override {
+    const models::LatentActionOutput output = genie_->latent_action()->forward(part.video);
+    return {{"loss", latent_action_loss(output, genie_->config().latent_action).item<double>()},
+            {"psnr", predicted_psnr(output).item<double>()},
+            {"copy_psnr", psnr(output.previous, output.target, 2).mean().item<double>()}};
+  }
+
+ private:
+  at::Tensor predicted_psnr(const models::LatentActionOutput& output) const {
+    const at::Tensor prediction = output.prediction.detach();
+    const bool logits = genie_->config().latent_action.loss != "mse";
+    return psnr(logits ? prediction.sigmoid() : prediction.clamp(0, 1), output.target, 2).mean();
+  }
+
+  models::Genie genie_;
+};
+
+}  // namespace
+
+std::unique_ptr<Phase> make_latent_action_phase(models::Genie genie) {
+  return std::make_unique<LatentActionPhase>(std::move(genie));
+}
+
+}  // namespace genie::training

@@ -1,0 +1,129 @@
+#include "genie/training/run.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Generator.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "genie/core/error.h"
+#include "genie/core/file.h"
+#include "genie/core/random.h"
+#include "genie/data/clip_dataset.h"
+#include "genie/training/checkpoint.h"
+#include "genie/training/device.h"
+#include "genie/training/module_state.h"
+
+namespace genie::training {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<torch::nn::Module> child(models::Genie& genie, const std::string& phase) {
+  return genie->named_children()[phase];
+}
+
+/// Loads a phase's newest checkpoint into its model; false where there is none.
+bool load_phase(models::Genie& genie, const std::string& out, const std::string& phase) {
+  const std::optional<std::string> latest =
+      latest_checkpoint(out + "/" + phase + "/checkpoints", nullptr, false);
+  if (!latest) return false;
+  copy_tensors(load_checkpoint(*latest, false).model, module_state(*child(genie, phase)), phase);
+  return true;
+}
+
+struct Clips {
+  std::shared_ptr<const data::ClipDataset> training, validation;
+};
+
+Clips open_clips(const config::Config& config, int64_t num_frames) {
+  config::DataConfig data = config.data;
+  check(!data.path.empty(), "no training data: give --data FILE.h5 or set data.path");
+  if (num_frames > 0) data.num_frames = num_frames;
+  const auto file = std::make_shared<const data::VideoFile>(data.path);
+  if (!data.validation_path.empty()) {
+    const auto other = std::make_shared<const data::VideoFile>(data.validation_path);
+    return {std::make_shared<const data::ClipDataset>(file, data, data::Split::all),
+            std::make_shared<const data::ClipDataset>(other, data, data::Split::all)};
+  }
+  Clips clips{std::make_shared<const data::ClipDataset>(file, data, data::Split::training), nullptr};
+  if (data.validation_fraction > 0)
+    clips.validation = std::make_shared<const data::ClipDataset>(file, data, data::Split::validation);
+  return clips;
+}
+
+void report_filter(const data::ClipDataset& clips, const config::DataConfig& data, bool show) {
+  if (!data.filter.enabled || !show) return;
+  const data::FilterReport& report = clips.filter_report();
+  fprintf(
+      stderr,
+      "quality filter: %lld clips kept; dropped: %lld still, %lld cut, %lld black, %lld by the classifier\n",
+      static_cast<long long>(report.kept), static_cast<long long>(report.still),
+      static_cast<long long>(report.cut), static_cast<long long>(report.black),
+      static_cast<long long>(report.classified));
+}
+
+}  // namespace
+
+Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
+              const TrainerHooks& hooks) {
+  const auto& names = phase_names();
+  const bool all = phase == "all";
+  check(all || std::find(names.begin(), names.end(), phase) != names.end(), "unknown phase '", phase,
+        "'; allowed: tokenizer, latent_action, dynamics, all");
+  config::validate(config);
+  check(!out.empty(), "no run directory: give --out DIRECTORY");
+  const c10::Device device = training_device(config.training);
+  training_dtype(config.training, device);
+  if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
+  // Data errors come before anything is written.
+  open_clips(config, 0);
+  fs::create_directories(out);
+  const std::string yaml = config::to_yaml(config, true);
+  FileWriter config_file(out + "/config.yaml");
+  config_file.write(yaml.data(), yaml.size());
+  config_file.finish();
+
+  at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
+  models::Genie genie(config);
+  genie->to(device);
+  genie->eval();
+  bool earlier = true;
+  for (const std::string& name : names) {
+    if (!all && name != phase) {
+      if (earlier && phase == "dynamics") {
+        check(load_phase(genie, out, name), "phase dynamics reads the tokens and actions of a trained ", name,
+              ", and ", out, "/", name, " has no checkpoint; train it first: --phase ", name);
+      }
+      continue;
+    }
+    earlier = false;
+    const std::unique_ptr<Phase> current = make_phase(name, genie);
+    const Clips clips = open_clips(config, current->settings().num_frames);
+    report_filter(*clips.training, config.data, hooks.show_progress);
+    Trainer trainer(*current, config, out + "/" + name, resume, hooks);
+    if (trainer.run(clips.training, clips.validation) == Outcome::stopped) return Outcome::stopped;
+    genie->eval();
+  }
+  return Outcome::finished;
+}
+
+models::Genie load_genie(const std::string& run_directory, bool allow_untrained,
+                         std::vector<std::string>* untrained) {
+  check(fs::exists(run_directory + "/config.yaml"), run_directory,
+        " is no run directory: it has no config.yaml; train one with genie-train --out ", run_directory);
+  models::Genie genie(config::load_config(run_directory + "/config.yaml"));
+  for (const std::string& name : phase_names()) {
+    if (load_phase(genie, run_directory, name)) continue;
+    check(allow_untrained, run_directory, ": phase ", name, " is not trained yet; run genie-train --phase ",
+          name, " --out ", run_directory);
+    if (untrained) untrained->push_back(name);
+  }
+  genie->eval();
+  return genie;
+}
+
+}  // namespace genie::training

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "genie/config/config.h"
+#include "genie/models/genie.h"
+#include "genie/training/trainer.h"
+
+namespace genie::training {
+
+// A run directory holds config.yaml and a folder a phase: <phase>/metrics.jsonl, <phase>/checkpoints/.
+
+/// Trains `phase` ("tokenizer", "latent_action", "dynamics", or "all" one after the other) in run directory
+/// `out`. Phases before the first one trained are loaded from there. Throws Error for anything the user can
+/// mend.
+Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
+              const TrainerHooks& hooks);
+
+/// The models of a run directory, each from its newest checkpoint, in evaluation mode. Phases not trained yet
+/// are an Error unless `allow_untrained`; then they keep their random start, and `untrained` names them.
+models::Genie load_genie(const std::string& run_directory, bool allow_untrained = false,
+                         std::vector<std::string>* untrained = nullptr);
+
+/// What a training run will take, without running it: parameters a model, and memory a phase.
+std::string dry_run(const config::Config& config);
+
+}  // namespace genie::training

@@ -1,0 +1,276 @@
+"""The program genie-cpp. Nothing heavy is imported before a command needs it, so that --help is quick."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Learn a playable world from plain video: make video files, train, look at the result, drive it.",
+    epilog="Start with `genie-cpp demo`: it records a game, trains on it and writes a page about the result.",
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file; all keys: docs/configuration.md.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Sets one key; may be given several times."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random; the same seed gives the same result.")]
+
+
+def _examples(*lines: str) -> str:
+    return "**Examples**\n\n```\n" + "\n".join(lines) + "\n```"
+
+
+def _is_user_error(error: Exception) -> bool:
+    extension = sys.modules.get("genie_cpp._C")
+    return isinstance(error, OSError) or (extension is not None and isinstance(error, extension.GenieError))
+
+
+def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose user errors are one line on stderr and exit code 1, and which Ctrl-C ends with 130."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @app.command(name, epilog=_examples(*examples))
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            try:
+                function(*args, **kwargs)
+            except KeyboardInterrupt:
+                console.print("stopped")
+                raise typer.Exit(130) from None
+            except Exception as error:
+                if not _is_user_error(error):
+                    raise
+                message = " ".join(str(error).split())
+                console.print(f"[red]error: {escape(message)}[/red]")
+                raise typer.Exit(1) from None
+
+        return run
+
+    return register
+
+
+def _stdout() -> Console:
+    return Console(highlight=False)
+
+
+def _load_config(path: Path, overrides: list[str] | None, data: Path | None = None) -> Any:
+    from genie_cpp import _C
+
+    config = _C.Config.load(str(path))
+    entries = [*(overrides or []), *([f"data.path={data}"] if data else [])]
+    if entries:
+        config.override(entries)
+    return config
+
+
+@_command("demo", "genie-cpp demo", "genie-cpp demo --out runs/pong --game pong --frames 6000")
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory; its report.html is what to look at.")] = Path(
+        "runs/demo"
+    ),
+    game: Annotated[str, typer.Option(help="Atari game to learn.")] = "boxing",
+    frames: Annotated[
+        int, typer.Option(help="Frames to record; an existing recording is used again.")
+    ] = 4000,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = 0,
+) -> None:
+    """Record a game, train the three models on it, evaluate them, and write a page about it."""
+    from genie_cpp.demo import demo_config, run_demo
+
+    run_demo(_stdout(), out, game, frames, _load_config(config or demo_config(), overrides), seed)
+
+
+@_command(
+    "record",
+    "genie-cpp record --game boxing --frames 4000 --out data/boxing.h5",
+    "genie-cpp record --game breakout --size 84 --seed 7 --out data/breakout.h5",
+)
+def record(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    game: Annotated[str, typer.Option(help="Atari game, by ale-py's name for it.")] = "boxing",
+    frames: Annotated[int, typer.Option(help="Frames to record, 15 a second of play.")] = 4000,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    episode_length: Annotated[int, typer.Option(help="Frames after which a new game begins.")] = 250,
+    seed: Seed = 0,
+) -> None:
+    """Play an Atari game at random and record it, actions included."""
+    from genie_cpp.data.record import record_atari
+    from genie_cpp.progress import counting
+
+    with counting(_stdout(), game, frames) as done:
+        record_atari(out, game, frames, size, seed, episode_length, done)
+    _stdout().print(f"{out}: {frames} frames of {game}")
+
+
+@_command(
+    "import",
+    "genie-cpp import holiday.mp4 --out data/holiday.h5",
+    "genie-cpp import clips/*.webm --fps 15 --size 64x64 --out data/clips.h5",
+)
+def import_(
+    videos: Annotated[
+        list[Path], typer.Argument(help="Video files that FFmpeg reads; each becomes an episode.")
+    ],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    fps: Annotated[float, typer.Option(help="Frames a second to keep.")] = 10,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Pixels; the middle of each frame is kept.")
+    ] = "128x72",
+) -> None:
+    """Turn ordinary videos (mp4, webm, mkv, ...) into a file to learn from. It has no actions."""
+    from genie_cpp.data.importing import import_videos, parse_size
+    from genie_cpp.progress import counting
+
+    width, height = parse_size(size)
+    with counting(_stdout(), "frames", None) as done:
+        counts = import_videos(videos, out, fps, width, height, lambda _, total: done(total))
+    _stdout().print(
+        f"{out}: {sum(counts)} frames in {len(counts)} episodes, {width}x{height} at {fps:g} a second"
+    )
+
+
+@_command(
+    "inspect",
+    "genie-cpp inspect data/boxing.h5",
+    "genie-cpp inspect runs/demo",
+    "genie-cpp inspect configs/demo.yaml",
+)
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A video file, a run directory or a configuration.")],
+) -> None:
+    """Show what a video file holds, how far a run is, or every key of a configuration."""
+    from genie_cpp.inspecting import describe
+
+    _stdout().print(describe(path))
+
+
+@_command(
+    "train",
+    "genie-cpp train --config configs/coinrun_cpu.yaml --data data/coinrun.h5 --out runs/coinrun",
+    "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --phase dynamics "
+    "--set training.dynamics.steps=2000",
+)
+def train(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", help="YAML file; all keys: docs/configuration.md.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run directory.")],
+    data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
+    phase: Annotated[str, typer.Option(help="tokenizer, latent_action, dynamics or all.")] = "all",
+    overrides: Overrides = None,
+) -> None:
+    """Train the tokenizer, the latent action model and the dynamics model, one after the other."""
+    from genie_cpp.errors import GenieError
+    from genie_cpp.progress import train_phases
+    from genie_cpp.runs import PHASES
+
+    if phase not in ("all", *PHASES):
+        raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
+    settings = _load_config(config, overrides, data)
+    seconds = train_phases(_stdout(), settings, str(out), PHASES if phase == "all" else [phase])
+    _stdout().print(
+        f"{out}: trained in {sum(seconds.values()):.0f} s; next: genie-cpp eval --model {out} --data FILE"
+    )
+
+
+@_command(
+    "generate",
+    "genie-cpp generate --model runs/demo --prompt runs/demo/boxing.h5:123 --actions 0,0,3,3 --out out.gif",
+    "genie-cpp generate --model runs/demo --prompt runs/demo/boxing.h5:123 --actions 5,5,5,5 --context 4 "
+    "--temperature 1 --scale 6 --out out.mp4",
+)
+def generate(
+    model: Annotated[Path, typer.Option(help="Run directory of a trained model.")],
+    prompt: Annotated[
+        str, typer.Option(metavar="FILE:FRAME", help="Recorded frame to start from, counted from 0.")
+    ],
+    actions: Annotated[str, typer.Option(help="Latent actions, one a generated frame, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="File to write: .gif, .mp4, .webm, or .png for a strip.")],
+    context: Annotated[int, typer.Option(help="Frames of the prompt, the last of them FRAME.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(help="MaskGIT steps a frame; default: inference.steps.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of sampling; default: inference.temperature.")
+    ] = None,
+    scale: Annotated[int, typer.Option(help="Shows each pixel as so many, both ways.")] = 4,
+    fps: Annotated[float, typer.Option(help="Of the video written.")] = 10,
+    seed: Seed = 0,
+) -> None:
+    """Drive a trained world: start from a recorded frame and go on with the actions you name."""
+    import genie_cpp
+    from genie_cpp import generation, viz
+    from genie_cpp.errors import GenieError
+
+    viz.check_suffix(out)
+    if not 1 <= scale <= 64:
+        raise GenieError(f"scale must be between 1 and 64, got {scale}")
+    if not 0 < fps <= 240:
+        raise GenieError(f"fps must be above 0 and at most 240, got {fps}")
+    path, frame = generation.parse_prompt(prompt)
+    genie = genie_cpp.load(model)
+    chosen = generation.parse_actions(actions, genie.latent_action.num_actions)
+    video = generation.read_prompt(path, frame, context, genie.config)
+    frames = generation.play(genie, video, chosen, seed=seed, steps=steps, temperature=temperature)[0]
+    viz.save(out, viz.upscale(frames, scale), fps)
+    _stdout().print(f"{out}: {context} frames of the prompt and {len(chosen)} generated ones")
+
+
+@_command(
+    "eval",
+    "genie-cpp eval --model runs/demo --data runs/demo/boxing.h5 --json runs/demo/eval.json",
+    "genie-cpp eval --model runs/coinrun --data data/coinrun_val.h5 --split all --clips 128 --json eval.json",
+)
+def eval_(
+    model: Annotated[Path, typer.Option(help="Run directory of a trained model.")],
+    data: Annotated[Path, typer.Option(help="HDF5 file to evaluate on.")],
+    json: Annotated[Path, typer.Option(help="File for the figures; a picture is put beside it, as .png.")],
+    clips: Annotated[int, typer.Option(help="Clips for the tokenizer and the dynamics model.")] = 64,
+    rollouts: Annotated[int, typer.Option(help="Clips that are continued for 10 frames, 5 times each.")] = 32,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="validation, all, or auto: held-out episodes of the training file, all of another."
+        ),
+    ] = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Measure a trained world against recorded video and simple baselines."""
+    import genie_cpp
+    from genie_cpp import evaluation
+
+    options = evaluation.EvaluationOptions(clips=clips, rollouts=rollouts, split=split, seed=seed)
+    genie = genie_cpp.load(model)
+    with _stdout().status("evaluating") as status:
+        result = evaluation.evaluate(genie, data, options, lambda part: status.update(f"evaluating: {part}"))
+    result.write_json(json)
+    picture = json.with_suffix(".png")
+    evaluation.save_picture(result, picture)
+    _stdout().print(evaluation.table(result))
+    _stdout().print(f"figures: {json}, picture: {picture}")
+
+
+def main() -> None:
+    """The program genie-cpp."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A configuration as plain Python values, and changed copies of one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from genie_cpp import _C
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-3 as text, unlike YAML 1.2 and the C++ side."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def values(config: _C.Config) -> dict[str, Any]:
+    """All keys of a configuration as nested dictionaries."""
+    return yaml.load(config.to_yaml(), Loader=_Loader)
+
+
+def changed(config: _C.Config, *entries: str) -> _C.Config:
+    """A copy with "section.key=value" entries set, checked like a file's own."""
+    copy = _C.Config.parse(config.to_yaml())
+    copy.override(list(entries))
+    return copy
+
+
+def clip_length(config: _C.Config, phase: str) -> int:
+    """Frames a clip of `phase` had in training: its own num_frames, or data.num_frames where that is 0."""
+    settings = values(config)
+    return settings["training"][phase]["num_frames"] or settings["data"]["num_frames"]
