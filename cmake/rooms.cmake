@@ -1,7 +1,16 @@
-# genie_room(NAME): add the sources of csrc/genie/NAME (and of its sub-folders) to the core library.
+include(${CMAKE_CURRENT_LIST_DIR}/vector.cmake)
+
+# genie_room(NAME): add the sources of csrc/genie/NAME (and of its sub-folders) to the core library; *_vec.cpp are
+# compiled once an instruction set.
 function(genie_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/${name}/*.cpp)
+  set(vector_sources ${sources})
+  list(FILTER sources EXCLUDE REGEX "_vec\\.cpp$")
+  list(FILTER vector_sources INCLUDE REGEX "_vec\\.cpp$")
   target_sources(genie PRIVATE ${sources})
+  if(vector_sources)
+    genie_vector_sources(genie ${vector_sources})
+  endif()
 endfunction()
 
 add_library(genie_options INTERFACE)

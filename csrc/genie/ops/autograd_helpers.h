@@ -1,0 +1,59 @@
+#pragma once
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace genie::ops {
+
+/// Calls the op `name` of the genie library through torch's dispatcher, as the C++ function type `Function`.
+template <class Function, class... Args>
+decltype(auto) dispatch(const char* name, Args&&... args) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "").template typed<Function>();
+  return op.call(std::forward<Args>(args)...);
+}
+
+/// Hands its first argument on and fails when it is differentiated.
+class RefuseDerivative : public torch::autograd::Function<RefuseDerivative> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& result,
+                            at::TensorList /*inputs*/, const std::string& op) {
+    context->saved_data["op"] = op;
+    return result;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, context->saved_data["op"].toStringRef(),
+                                ": the backward pass can't be differentiated again (double backward isn't "
+                                "supported). Write this part with ordinary torch operations if you need it.");
+  }
+};
+
+/// Makes a result of a backward op fail with a clear message should somebody differentiate it once more.
+inline at::Tensor once_differentiable(const char* op, const at::Tensor& result, at::TensorList inputs) {
+  if (!at::GradMode::is_enabled()) return result;
+  for (const auto& input : inputs) {
+    if (input.defined() && input.requires_grad()) {
+      return RefuseDerivative::apply(result, inputs, std::string(op));
+    }
+  }
+  return result;
+}
+
+/// Turns autocast off while an autocast kernel calls its op.
+class NoAutocast {
+  c10::impl::ExcludeDispatchKeyGuard guard_{c10::autocast_dispatch_keyset};
+};
+
+/// The tensor in the precision autocast uses on its device; float64 is left alone.
+inline at::Tensor autocast_cast(const at::Tensor& tensor) {
+  const auto device = tensor.device().type();
+  return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), tensor, device);
+}
+
+}  // namespace genie::ops

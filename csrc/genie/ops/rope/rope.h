@@ -1,0 +1,30 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace genie::ops {
+
+/// Rotary position embedding of V-JEPA 2 (arXiv 2506.09985): three parts of each head's channels, 2 ((d / 3)
+/// / 2) wide each, turn with the token's frame, row and column; the rest is left alone. Neighbouring channels
+/// form the pairs while the angles are tiled, as in the published weights; so it isn't norm-preserving.
+///
+/// `x`: (B, N, ..., d) in float32, bfloat16 or float64, any number of head dimensions. `positions`: token
+/// ids, (N) or (B, N), int64, in a grid of `height` x `width` tokens a frame: frame id / (height width), then
+/// row, then column. Returns the shape of x. Angles are float32, float64 for float64. `transpose` applies the
+/// transposed map, which is the gradient; so every order of derivative is defined.
+at::Tensor rope_3d(const at::Tensor& x, const at::Tensor& positions, int64_t height, int64_t width,
+                   bool transpose = false);
+
+/// Register-aware 2-D rotary embedding of ViT-5 attention: in each half of the head (rows, columns) channel c
+/// pairs with c + d/4, and every channel has its own angle in the tables.
+///
+/// `x`: (B, N, ..., d) in float32, bfloat16 or float64, d divisible by 4. `cos`, `sin`: (N, d), float32
+/// (float64 for float64 x); constants, without gradient. Returns the shape of x. `transpose` as above.
+at::Tensor rope_register(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                         bool transpose = false);
+
+void check_rope_3d(const at::Tensor& x, const at::Tensor& positions, const c10::SymInt& height,
+                   const c10::SymInt& width);
+void check_rope_register(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+}  // namespace genie::ops
