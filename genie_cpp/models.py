@@ -109,7 +109,7 @@ class VideoTokenizer(_Model):
     def __call__(self, video: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a training step needs, for video (B,T,3,H,W), T <= num_frames.
 
-        "patches" and "reconstruction" (B,T,N,P) with P = 3 * patch_size**2, "tokens" (B,T,N), "quantizer_loss"
+        "patches", "reconstruction" (B,T,N,P) with P = 3 * patch_size**2, "tokens" (B,T,N), "quantizer_loss"
         a scalar. In training mode the codebook's moving averages take part. Raises ValueError for another
         shape.
         """

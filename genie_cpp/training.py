@@ -30,8 +30,8 @@ def train(
     for one after the other; a phase alone loads those it builds on from `out`. `resume` continues from the
     newest checkpoints there.
 
-    `callback` is called with each line of metrics.jsonl as a dictionary: "phase", "step", and numbers such as
-    "loss", "learning_rate" and, after a validation, "validation_...". `show_progress` draws a progress line on
+    `callback` is called with each line of metrics.jsonl as a dictionary: "phase", "step", and numbers like
+    "loss", "learning_rate" and, after a validation, "validation_...". `show_progress` draws progress on
     stderr; by default where there is no callback.
 
     Ctrl-C stops after the step under way, saves a checkpoint and raises KeyboardInterrupt; an exception of
