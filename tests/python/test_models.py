@@ -24,6 +24,10 @@ def tiny_config(*entries: str) -> _C.Config:
     return config
 
 
+def random_video(seed: int) -> torch.Tensor:
+    return torch.rand(BATCH, FRAMES, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
 def shaken(model: Genie, seed: int = 0) -> Genie:
     """The model with weights so large that every path shows in its outputs."""
     print(f"seed {seed}")
@@ -31,19 +35,15 @@ def shaken(model: Genie, seed: int = 0) -> Genie:
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.4)
-        for name, tensor in model.named_buffers():
-            if name.endswith("codebook"):
-                tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        model.train()  # the codebooks start from the first batch, so that all codes are used
+        model.tokenizer(random_video(seed + 10))
+        model.latent_action(random_video(seed + 10))
     return model.eval()
 
 
 @pytest.fixture(scope="module")
 def model() -> Genie:
     return shaken(Genie(tiny_config()))
-
-
-def random_video(seed: int) -> torch.Tensor:
-    return torch.rand(BATCH, FRAMES, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
 def random_tokens(frames: int, seed: int) -> torch.Tensor:
@@ -261,6 +261,7 @@ def test_models_are_built_from_dictionaries_and_name_a_wrong_key() -> None:
     stack = {"depth": 1, "dim": 8, "heads": 2}
     config = {
         "data": {"num_frames": 2, "height": 8, "width": 8},
+        "latent_action": {"patch_size": 4},
         "tokenizer": {"encoder": stack, "decoder": stack, "quantizer": {"num_codes": 4, "code_dim": 2}},
     }
     tokenizer = VideoTokenizer(config)
