@@ -44,7 +44,7 @@ def training(console: Console, phase: str, steps: int) -> Iterator[Callable[[dic
         task = progress.add_task(phase, total=steps, loss="-")
 
         def show(metrics: dict[str, Any]) -> None:
-            fields = {"loss": f"{metrics['loss']:.4g}"} if "loss" in metrics else {}
+            fields: dict[str, Any] = {"loss": f"{metrics['loss']:.4g}"} if "loss" in metrics else {}
             progress.update(task, completed=metrics.get("step"), **fields)
 
         yield show
