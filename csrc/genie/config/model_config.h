@@ -133,6 +133,7 @@ struct DynamicsConfig {
   double context_corruption = 0;
   double label_smoothing = 0;
   std::string token_embedding = "codebook";
+  bool previous_frame_input = false;
   TransformerConfig transformer{.depth = 12, .dim = 768, .heads = 12, .head_dim = 128};
 
   template <class Self, class Visitor>
@@ -159,6 +160,10 @@ struct DynamicsConfig {
     visit("token_embedding", s.token_embedding,
           "codebook: embeddings and output layer start from the tokenizer's codebook; random: they don't",
           one_of({"codebook", "random"}));
+    visit("previous_frame_input", s.previous_frame_input,
+          "each token's place is also shown what stood there one frame before, so that copying need not be "
+          "learned",
+          {});
     visit("transformer", s.transformer, "the ST-transformer", {});
   }
 };

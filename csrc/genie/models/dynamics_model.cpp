@@ -7,9 +7,13 @@
 #include <cmath>
 
 #include "genie/models/transformer_factory.h"
+#include "genie/nn/cross_attention.h"
 
 namespace genie::models {
 namespace {
+
+// Slots of the cache's memory.
+constexpr size_t kActionMemory = 0, kTokenMemory = 1;
 
 void check_ids(const at::Tensor& ids, int64_t count, const char* what) {
   TORCH_CHECK_TYPE(ids.scalar_type() == at::kLong, "DynamicsModel: expected int64 ", what, ", got ",
@@ -47,16 +51,41 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
       num_tokens_(num_tokens),
       num_actions_(num_actions) {
   const int64_t dim = config.transformer.dim;
-  TORCH_CHECK_VALUE(config.action_conditioning == "additive" || config.action_conditioning == "prepend",
-                    "DynamicsModel: unknown action_conditioning '", config.action_conditioning,
-                    "'; allowed: additive, prepend");
-  const int64_t extra = config.action_conditioning == "prepend" ? 1 : 0;
+  const std::string& conditioning = config.action_conditioning;
+  TORCH_CHECK_VALUE(
+      conditioning == "additive" || conditioning == "prepend" || conditioning == "cross_attention",
+      "DynamicsModel: unknown action_conditioning '", conditioning,
+      "'; allowed: additive, prepend, cross_attention");
+  const int64_t extra = conditioning == "prepend" ? 1 : 0;
   position_ = register_module("position",
                               nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), dim));
   transformer_ = register_module("transformer",
                                  make_transformer(config.transformer, num_frames, tokens_per_frame_ + extra));
   head_ = register_module("head", torch::nn::Linear(dim, num_tokens));
   initialize_weights(*this, config.transformer.depth);
+  if (conditioning == "cross_attention") {
+    // After initialize_weights: these blocks start as the identity.
+    cross_ = register_module("cross", torch::nn::ModuleList());
+    action_position_ = register_module("action_position", nn::TemporalPositionalEmbedding(num_frames, dim));
+    for (int64_t layer = config.cross_attention_every - 1; layer < config.transformer.depth;
+         layer += config.cross_attention_every) {
+      nn::CrossAttentionBlockOptions block;
+      block.dim = dim;
+      block.n_heads = config.transformer.heads;
+      block.n_kv_heads = config.transformer.heads;
+      block.ffn_hidden_dim = static_cast<int64_t>(config.transformer.mlp_ratio * static_cast<double>(dim));
+      cross_->push_back(nn::CrossAttentionBlock(block));
+    }
+    TORCH_CHECK_VALUE(!cross_->is_empty(),
+                      "DynamicsModel: cross_attention_every=", config.cross_attention_every,
+                      " puts no block among ", config.transformer.depth, " layers; make it at most that");
+  }
+  if (config.previous_frame_input) {
+    previous_ =
+        register_module("previous", torch::nn::Linear(torch::nn::LinearOptions(dim, dim).bias(false)));
+    at::NoGradGuard no_grad;
+    previous_->weight.copy_(at::eye(dim));
+  }
   token_ = register_module("token", TokenEmbedding(num_tokens, dim));
   action_ = register_module("action", ActionEmbedding(num_actions, dim));
 }
@@ -72,14 +101,45 @@ void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor&
 }
 
 at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& leading,
-                                    const at::Tensor& mask, int64_t offset) {
-  const at::Tensor x = position_->forward(token_->forward(tokens, mask), offset);
+                                    const at::Tensor& mask, nn::TemporalCache* cache) {
+  const int64_t offset = cache ? cache->length() : 0, frames = tokens.size(1);
+  at::Tensor x = token_->forward(tokens, mask);
+  if (previous_) {
+    // Shown one frame later; the frame before the first is empty.
+    const at::Tensor shown = cache ? cache->write_memory(kTokenMemory, x) : x;
+    const at::Tensor before =
+        offset > 0 ? shown.narrow(1, offset - 1, frames)
+                   : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
+    x = x + previous_->forward(before);
+  }
+  x = position_->forward(x, offset);
+  if (cross_) return x;
   const at::Tensor action = action_->forward(leading).unsqueeze(2);
   return config_.action_conditioning == "additive" ? x + action : at::cat({action, x}, 2);
 }
 
+at::Tensor DynamicsModelImpl::action_memory(const at::Tensor& leading, int64_t offset) {
+  return action_->forward(leading) + action_position_->table(leading.size(1), offset);
+}
+
+nn::AfterBlock DynamicsModelImpl::cross_attention(const at::Tensor& memory, int64_t offset) {
+  return [this, memory, offset](int64_t layer, const at::Tensor& x) {
+    if ((layer + 1) % config_.cross_attention_every != 0) return x;
+    // Frames are folded into the batch: each looks at the actions up to its own.
+    const int64_t batch = x.size(0), frames = x.size(1), known = memory.size(1);
+    const at::Tensor actions = memory.unsqueeze(1)
+                                   .expand({batch, frames, known, memory.size(2)})
+                                   .reshape({batch * frames, known, memory.size(2)});
+    const at::Tensor seen = at::ones({frames, known}, x.options().dtype(at::kBool)).tril(offset);
+    const at::Tensor seen_by_all =
+        seen.unsqueeze(0).expand({batch, frames, known}).reshape({batch * frames, known});
+    auto* block = cross_[layer / config_.cross_attention_every]->as<nn::CrossAttentionBlockImpl>();
+    return block->forward(x.flatten(0, 1), actions, seen_by_all).view(x.sizes());
+  };
+}
+
 at::Tensor DynamicsModelImpl::only_frame_tokens(const at::Tensor& x) const {
-  return config_.action_conditioning == "additive" ? x : x.narrow(2, 1, tokens_per_frame_);
+  return config_.action_conditioning == "prepend" ? x.narrow(2, 1, tokens_per_frame_) : x;
 }
 
 at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tensor& actions,
@@ -91,7 +151,9 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
       "), one between two frames, got ", actions.sizes());
   check_ids(actions, num_actions_, "actions");
   const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
-  return only_frame_tokens(transformer_->forward(embed(tokens, at::cat({none, actions}, 1), mask, 0)));
+  const at::Tensor leading = at::cat({none, actions}, 1);
+  const nn::AfterBlock after = cross_ ? cross_attention(action_memory(leading, 0), 0) : nn::AfterBlock();
+  return only_frame_tokens(transformer_->forward(embed(tokens, leading, mask, nullptr), true, after));
 }
 
 at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at::Tensor& leading,
@@ -101,7 +163,11 @@ at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at
                     "DynamicsModel: expected the actions that led to each frame, ",
                     tokens.sizes().slice(0, 2), ", got ", leading.sizes());
   check_ids(leading, num_actions_ + 1, "actions");
-  return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, cache.length()), cache));
+  const int64_t offset = cache.length();
+  const nn::AfterBlock after =
+      cross_ ? cross_attention(cache.write_memory(kActionMemory, action_memory(leading, offset)), offset)
+             : nn::AfterBlock();
+  return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, &cache), cache, after));
 }
 
 nn::TemporalCache DynamicsModelImpl::make_cache() const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
@@ -73,8 +74,11 @@ class DynamicsModelImpl : public torch::nn::Module {
  private:
   void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
-                   int64_t offset);
+                   nn::TemporalCache* cache);
   at::Tensor only_frame_tokens(const at::Tensor& x) const;
+  /// What cross-attention looks at: embeddings of actions and of when they were taken, (B,T,E).
+  at::Tensor action_memory(const at::Tensor& leading, int64_t offset);
+  nn::AfterBlock cross_attention(const at::Tensor& action_memory, int64_t offset);
 
   config::DynamicsConfig config_;
   int64_t num_frames_, tokens_per_frame_, num_tokens_, num_actions_;
@@ -82,6 +86,10 @@ class DynamicsModelImpl : public torch::nn::Module {
   ActionEmbedding action_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   nn::STTransformer transformer_{nullptr};
+  torch::nn::Linear previous_{nullptr};  // with previous_frame_input, else null
+  // With action_conditioning cross_attention, else null.
+  torch::nn::ModuleList cross_{nullptr};
+  nn::TemporalPositionalEmbedding action_position_{nullptr};
   torch::nn::Linear head_{nullptr};
 };
 TORCH_MODULE(DynamicsModel);

@@ -95,7 +95,7 @@ STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : opti
   norm_ = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.dim}).eps(1e-5)));
 }
 
-at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal) {
+at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, const AfterBlock& after_block) {
   TORCH_CHECK_VALUE(input.dim() == 3 || input.dim() == 4,
                     "STTransformer: expected (B,T,N,C) or (B,T*N,C), got ", input.sizes());
   at::Tensor x = input;
@@ -104,6 +104,7 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal) {
                       " tokens are no multiple of num_patches_per_frame=", options_.num_patches_per_frame);
     x = x.view({x.size(0), -1, options_.num_patches_per_frame, x.size(2)});
   }
+  int64_t layer = 0;
   for (const auto& module : *blocks_) {
     auto* block = module->as<STTransformerBlockImpl>();
     if (options_.gradient_checkpointing && is_training()) {
@@ -111,16 +112,22 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal) {
     } else {
       x = block->forward(x, causal);
     }
+    if (after_block) x = after_block(layer, x);
+    ++layer;
   }
   return norm_->forward(x).view(input.sizes());
 }
 
-at::Tensor STTransformerImpl::forward_cached(const at::Tensor& input, TemporalCache& cache) {
+at::Tensor STTransformerImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
+                                             const AfterBlock& after_block) {
   TORCH_CHECK(!is_training(), "STTransformer: the temporal cache is for inference; call eval() first");
   at::Tensor x = input;
   int64_t layer = 0;
-  for (const auto& module : *blocks_)
-    x = module->as<STTransformerBlockImpl>()->forward_cached(x, cache, layer++);
+  for (const auto& module : *blocks_) {
+    x = module->as<STTransformerBlockImpl>()->forward_cached(x, cache, layer);
+    if (after_block) x = after_block(layer, x);
+    ++layer;
+  }
   return norm_->forward(x);
 }
 

@@ -7,6 +7,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -83,16 +84,20 @@ struct STTransformerOptions {
   int64_t head_dim = 0;
 };
 
+/// What a caller does to the tokens after layer `layer` (0-based); takes and returns (B,T,N,C).
+using AfterBlock = std::function<at::Tensor(int64_t layer, const at::Tensor& x)>;
+
 /// `depth` blocks whose drop path rates grow linearly from 0 to drop_path_rate, and a final LayerNorm.
 class STTransformerImpl : public torch::nn::Module {
  public:
   explicit STTransformerImpl(const STTransformerOptions& options);
   /// x (B,T,N,C), or (B,T*N,C) with N = num_patches_per_frame. Same shape out.
-  at::Tensor forward(const at::Tensor& x, bool causal = true);
+  at::Tensor forward(const at::Tensor& x, bool causal = true, const AfterBlock& after_block = nullptr);
   /// What forward() gives for frames x (B,T_new,N,C) that follow those committed to the cache, without
   /// computing those again. Writes the new frames' keys and values behind them; cache.commit(T_new) keeps
   /// them.
-  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache);
+  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache,
+                            const AfterBlock& after_block = nullptr);
   const STTransformerOptions& options() const { return options_; }
 
  private:

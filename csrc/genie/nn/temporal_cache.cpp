@@ -21,7 +21,26 @@ TemporalCache TemporalCache::clone() const {
   for (auto& layer : copy.layers_) {
     if (layer.keys.defined()) layer = {layer.keys.clone(), layer.values.clone()};
   }
+  for (at::Tensor& memory : copy.memories_) {
+    if (memory.defined()) memory = memory.clone();
+  }
   return copy;
+}
+
+at::Tensor TemporalCache::write_memory(size_t slot, const at::Tensor& memory) {
+  const int64_t frames = memory.size(1);
+  TORCH_CHECK(length_ + frames <= capacity_, "TemporalCache: ", frames, " frames do not fit behind ", length_,
+              " of ", capacity_);
+  if (memories_.size() <= slot) memories_.resize(slot + 1);
+  at::Tensor& store = memories_[slot];
+  if (!store.defined() || store.size(0) != memory.size(0)) {
+    TORCH_CHECK(length_ == 0, "TemporalCache: batch size changed with ", length_, " frames in the cache");
+    std::vector<int64_t> shape = memory.sizes().vec();
+    shape[1] = capacity_;
+    store = at::empty(shape, memory.options());
+  }
+  store.narrow(1, length_, frames).copy_(memory);
+  return store.narrow(1, 0, length_ + frames);
 }
 
 TemporalCache::KeysValues TemporalCache::write(int64_t layer, const at::Tensor& keys,

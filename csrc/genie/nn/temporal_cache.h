@@ -30,9 +30,13 @@ class TemporalCache {
   };
   /// Writes keys and values (B,T_new,N,H,d) of new frames behind the committed ones.
   KeysValues write(int64_t layer, const at::Tensor& keys_BTNHd, const at::Tensor& values_BTNHd);
+  /// The same for what is looked back at beside the attention layers, (B,T_new,...): returns (B,length +
+  /// new,...). Each kind has a slot of its own.
+  at::Tensor write_memory(size_t slot, const at::Tensor& memory);
 
  private:
   std::vector<KeysValues> layers_;
+  std::vector<at::Tensor> memories_;
   int64_t capacity_;
   int64_t length_ = 0;
 };
