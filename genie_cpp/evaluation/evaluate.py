@@ -26,7 +26,7 @@ class EvaluationOptions:
     """How much is looked at. The defaults take minutes on two CPU cores for a few million weights."""
 
     clips: int = 64  # of the tokenizer's and dynamics' figures; actions are inferred on four times as many
-    rollouts: int = 32
+    rollouts: int = 16
     draws: int = 4  # of random actions, for delta_psnr
     shuffles: int = 100  # of the true actions, for the mutual information that chance reaches
     split: str = "auto"

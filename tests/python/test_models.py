@@ -58,6 +58,14 @@ def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max()) if a.numel() else 0.0
 
 
+DYNAMICS_VARIANTS = [
+    ["dynamics.action_conditioning=additive"],
+    ["dynamics.action_conditioning=prepend"],
+    ["dynamics.action_conditioning=prepend", "dynamics.previous_frame_input=true"],
+    ["dynamics.action_conditioning=cross_attention", "dynamics.cross_attention_every=1"],
+]
+
+
 @pytest.mark.parametrize("changed", range(FRAMES))
 @torch.no_grad()
 def test_a_frames_tokens_do_not_depend_on_later_frames(model: Genie, changed: int) -> None:
@@ -106,9 +114,11 @@ def test_a_predicted_frame_knows_the_frame_itself_by_the_action_only(model: Geni
     assert float(difference.abs().max()) <= 1e-4
 
 
+@pytest.mark.parametrize("variant", DYNAMICS_VARIANTS)
 @pytest.mark.parametrize("changed", range(FRAMES))
 @torch.no_grad()
-def test_logits_do_not_depend_on_later_frames_and_actions(model: Genie, changed: int) -> None:
+def test_logits_do_not_depend_on_later_frames_and_actions(variant: list[str], changed: int) -> None:
+    model = shaken(Genie(tiny_config(*variant)))
     tokens, actions = random_tokens(FRAMES, 1), random_actions(FRAMES - 1, 2)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     before = model.dynamics(tokens, actions, mask)
@@ -158,10 +168,10 @@ def plain_maskgit(
     return torch.stack(frames[prompt.shape[1] :], dim=1)
 
 
-@pytest.mark.parametrize("conditioning", ["additive", "prepend"])
+@pytest.mark.parametrize("variant", DYNAMICS_VARIANTS)
 @pytest.mark.parametrize("prompt_frames", [1, 2, FRAMES, FRAMES + 2])
-def test_generation_with_the_cache_is_plain_maskgit(conditioning: str, prompt_frames: int) -> None:
-    model = shaken(Genie(tiny_config(f"dynamics.action_conditioning={conditioning}")))
+def test_generation_with_the_cache_is_plain_maskgit(variant: list[str], prompt_frames: int) -> None:
+    model = shaken(Genie(tiny_config(*variant)))
     prompt = random_tokens(prompt_frames, 5)
     actions = random_actions(prompt_frames - 1 + FRAMES + 2, 6)  # far enough for the window to slide
     generated = model.generate(prompt, actions, steps=3, temperature=0)

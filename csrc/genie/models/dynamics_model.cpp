@@ -187,15 +187,18 @@ void DynamicsModelImpl::initialize_from(const at::Tensor& codebook, uint64_t see
                     codebook.sizes());
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const int64_t dim = head_->weight.size(1), width = codebook.size(1);
-  const at::Tensor centered = codebook - codebook.mean(0);
-  constexpr double kTokenStd = 0.05;
-  // A random near-isometry keeps the codes' geometry; their scale is near that of the other embeddings.
-  const at::Tensor projection =
-      at::randn({width, dim}, generator, codebook.options().device(at::kCPU)).to(codebook.device());
-  at::Tensor embedded = centered.mm(projection);
-  embedded = embedded / embedded.std().clamp_min(1e-6);
-  token_->weight().copy_(embedded * kTokenStd);
-  head_->weight.copy_(embedded / std::sqrt(static_cast<double>(dim)));
+  const auto unit_rows = [](const at::Tensor& t) { return t / t.norm(2, {1}, true).clamp_min(1e-6); };
+  const auto normal = [&](int64_t rows) {
+    return at::randn({rows, dim}, generator, at::kFloat).to(codebook.device());
+  };
+  // Half of a token's direction is its code's (a random near-isometry keeps the codes' geometry), half its
+  // own, so that codes of one hue and several brightnesses differ too.
+  const at::Tensor direction =
+      unit_rows(unit_rows((codebook - codebook.mean(0)).mm(normal(width))) + unit_rows(normal(num_tokens_)));
+  // Elements of N(0, 0.05) are near the scale of the other embeddings; a normalised feature along a token's
+  // direction has length sqrt(dim), and gets a logit of 8.
+  token_->weight().copy_(direction * (0.05 * std::sqrt(static_cast<double>(dim))));
+  head_->weight.copy_(direction * (8 / std::sqrt(static_cast<double>(dim))));
 }
 
 }  // namespace genie::models
