@@ -247,7 +247,7 @@ def eval_(
     data: Annotated[Path, typer.Option(help="HDF5 file to evaluate on.")],
     json: Annotated[Path, typer.Option(help="File for the figures; a picture is put beside it, as .png.")],
     clips: Annotated[int, typer.Option(help="Clips for the tokenizer and the dynamics model.")] = 64,
-    rollouts: Annotated[int, typer.Option(help="Clips that are continued for 10 frames, 5 times each.")] = 32,
+    rollouts: Annotated[int, typer.Option(help="Clips that are continued for 10 frames, 5 times each.")] = 16,
     split: Annotated[
         str,
         typer.Option(
