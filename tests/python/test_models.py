@@ -132,7 +132,9 @@ def test_logits_do_not_depend_on_later_frames_and_actions(variant: list[str], ch
     for after in variants:
         assert largest_difference(before[:, :changed], after[:, :changed]) <= 1e-4
         for frame in range(changed, FRAMES):
-            assert largest_difference(before[:, frame], after[:, frame]) >= 1e-2
+            assert (
+                largest_difference(before[:, frame], after[:, frame]) >= 1e-3
+            )  # a prepended action reaches tokens only through attention
 
 
 @torch.no_grad()
