@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "genie/nn/checkpoint.h"
+#include "genie/nn/rms_norm.h"
 
 namespace genie::nn {
 
@@ -40,14 +41,18 @@ at::Tensor DropPathImpl::forward(const at::Tensor& x) {
 
 STTransformerBlockImpl::STTransformerBlockImpl(const STBlockOptions& options) {
   const int64_t dim = options.attention.dim;
-  const auto norm = [&] { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-5)); };
-  norm1_spatial_ = register_module("norm1_spatial", norm());
+  const auto add_norm = [&](const char* name) {
+    auto norm = make_norm(options.norm_layer, dim, 1e-5);
+    register_module(name, norm.ptr());
+    return norm;
+  };
+  norm1_spatial_ = add_norm("norm1_spatial");
   attn_spatial_ = register_module("attn_spatial", STSpatialAttention(options.attention));
-  norm1_temporal_ = register_module("norm1_temporal", norm());
+  norm1_temporal_ = add_norm("norm1_temporal");
   attn_temporal_ = register_module("attn_temporal", STTemporalAttention(options.attention));
-  norm2_ = register_module("norm2", norm());
+  norm2_ = add_norm("norm2");
   mlp_ = register_module(
-      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, "gelu", options.drop));
+      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, options.act_layer, options.drop));
   drop_path_ = register_module("drop_path", DropPath(options.drop_path));
 }
 
@@ -60,17 +65,17 @@ at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
                       " tokens; or pass (B,T,N,C)");
     x = x.view({x.size(0), *num_frames, -1, x.size(2)});
   }
-  x = x + drop_path_->forward(attn_spatial_->forward(norm1_spatial_->forward(x)));
-  x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_->forward(x), causal));
-  x = x + drop_path_->forward(mlp_->forward(norm2_->forward(x)));
+  x = x + drop_path_->forward(attn_spatial_->forward(norm1_spatial_.forward(x)));
+  x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_.forward(x), causal));
+  x = x + drop_path_->forward(mlp_->forward(norm2_.forward(x)));
   return x.view(input.sizes());
 }
 
 at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
                                                   int64_t layer) {
-  at::Tensor x = input + attn_spatial_->forward(norm1_spatial_->forward(input));
-  x = x + attn_temporal_->forward_cached(norm1_temporal_->forward(x), cache, layer);
-  return x + mlp_->forward(norm2_->forward(x));
+  at::Tensor x = input + attn_spatial_->forward(norm1_spatial_.forward(input));
+  x = x + attn_temporal_->forward_cached(norm1_temporal_.forward(x), cache, layer);
+  return x + mlp_->forward(norm2_.forward(x));
 }
 
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <torch/nn/module.h>
+#include <torch/nn/modules/container/any.h>
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
@@ -46,9 +47,11 @@ struct STBlockOptions {
   double mlp_ratio = 4;
   double drop = 0;
   double drop_path = 0;
+  std::string act_layer = "gelu";        ///< of the MLP; see STMLP
+  std::string norm_layer = "layernorm";  ///< or "rmsnorm"; eps 1e-5
 };
 
-/// x + spatial(norm(x)), then + temporal(norm(x)), then + mlp(norm(x)); LayerNorms with eps 1e-5 before each.
+/// x + spatial(norm(x)), then + temporal(norm(x)), then + mlp(norm(x)).
 class STTransformerBlockImpl : public torch::nn::Module {
  public:
   explicit STTransformerBlockImpl(const STBlockOptions& options);
@@ -59,7 +62,7 @@ class STTransformerBlockImpl : public torch::nn::Module {
   at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
 
  private:
-  torch::nn::LayerNorm norm1_spatial_{nullptr}, norm1_temporal_{nullptr}, norm2_{nullptr};
+  torch::nn::AnyModule norm1_spatial_, norm1_temporal_, norm2_;
   STSpatialAttention attn_spatial_{nullptr};
   STTemporalAttention attn_temporal_{nullptr};
   STMLP mlp_{nullptr};
