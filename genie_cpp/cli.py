@@ -166,6 +166,7 @@ def inspect(
     "genie-cpp train --config configs/coinrun_cpu.yaml --data data/coinrun.h5 --out runs/coinrun",
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --phase dynamics "
     "--set training.dynamics.steps=2000",
+    "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --resume",
 )
 def train(
     config: Annotated[
@@ -175,6 +176,9 @@ def train(
     data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
     phase: Annotated[str, typer.Option(help="tokenizer, latent_action, dynamics or all.")] = "all",
     overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoints in --out.")
+    ] = False,
 ) -> None:
     """Train the tokenizer, the latent action model and the dynamics model, one after the other."""
     from genie_cpp.errors import GenieError
@@ -184,7 +188,7 @@ def train(
     if phase not in ("all", *PHASES):
         raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
     settings = _load_config(config, overrides, data)
-    seconds = train_phases(_stdout(), settings, str(out), PHASES if phase == "all" else [phase])
+    seconds = train_phases(_stdout(), settings, str(out), PHASES if phase == "all" else [phase], resume)
     _stdout().print(
         f"{out}: trained in {sum(seconds.values()):.0f} s; next: genie-cpp eval --model {out} --data FILE"
     )

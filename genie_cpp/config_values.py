@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import yaml
 
 from genie_cpp import _C
+
+ConfigLike: TypeAlias = "_C.Config | str | os.PathLike[str] | Mapping[str, Any]"
+
+
+def as_config(config: ConfigLike) -> _C.Config:
+    """A Config from one, from the path of a YAML file, or from nested dictionaries of changed keys."""
+    if isinstance(config, _C.Config):
+        return config
+    if isinstance(config, Mapping):
+        return _C.Config.parse(yaml.safe_dump(dict(config)), "config")
+    return _C.Config.load(os.fspath(config))
 
 
 class _Loader(yaml.SafeLoader):

@@ -31,7 +31,10 @@ def demo_config() -> Path:
 
 
 def run_demo(console: Console, out: Path, game: str, frames: int, config: _C.Config, seed: int) -> None:
-    """Records `frames` frames of `game` where there is no recording yet; trains, evaluates and reports."""
+    """Records `frames` frames of `game`, trains, evaluates and reports.
+
+    What `out` holds of an earlier demo, a recording or training that was stopped or done, is used again.
+    """
     seconds: dict[str, float] = {}
     recording = out / f"{game}.h5"
 
@@ -43,7 +46,7 @@ def run_demo(console: Console, out: Path, game: str, frames: int, config: _C.Con
             record_atari(recording, game, frames, size, seed, progress=done)
 
     config = changed(config, f"data.path={recording}")
-    seconds |= train_phases(console, config, str(out), PHASES)
+    seconds |= train_phases(console, config, str(out), PHASES, resume=True)
 
     with _timed(seconds, "evaluation"), console.status("evaluating") as status:
         genie = genie_cpp.load(out)

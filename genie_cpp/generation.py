@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from genie_cpp import _C
+from genie_cpp.codec import Codec
 from genie_cpp.config_values import clip_length, values
 from genie_cpp.errors import GenieError
-from genie_cpp.evaluation.codec import Codec
 from genie_cpp.viz import to_frames, to_model
 
 

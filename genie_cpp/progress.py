@@ -44,13 +44,15 @@ def training(console: Console, phase: str, steps: int) -> Iterator[Callable[[dic
         task = progress.add_task(phase, total=steps, loss="-")
 
         def show(metrics: dict[str, Any]) -> None:
-            fields = {"loss": f"{metrics['loss']:.4g}"} if "loss" in metrics else {}
+            fields: dict[str, Any] = {"loss": f"{metrics['loss']:.4g}"} if "loss" in metrics else {}
             progress.update(task, completed=metrics.get("step"), **fields)
 
         yield show
 
 
-def train_phases(console: Console, config: Any, out: str, phases: list[str]) -> dict[str, float]:
+def train_phases(
+    console: Console, config: Any, out: str, phases: list[str], resume: bool = False
+) -> dict[str, float]:
     """Trains one phase after the other, each with its bar; returns the seconds each took."""
     import time
 
@@ -60,7 +62,9 @@ def train_phases(console: Console, config: Any, out: str, phases: list[str]) -> 
     seconds = {}
     for phase in phases:
         begin = time.monotonic()
-        with training(console, phase, values(config)["training"][phase]["steps"]) as show:
-            trainer.train(config, out, phase=phase, callback=show)
+        steps = values(config)["training"][phase]["steps"]
+        with training(console, phase, steps) as show:
+            trainer.train(config, out, phase=phase, callback=show, resume=resume)
+            show({"step": steps})  # also where a resumed phase had nothing left to do
         seconds[phase] = time.monotonic() - begin
     return seconds

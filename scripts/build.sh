@@ -10,7 +10,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TORCH_VERSION=2.13.0
-CPU_INDEX=https://download.pytorch.org/whl/cpu
 VENV_PYTHON=.venv/bin/python
 
 say() { printf '== %s\n' "$*"; }
@@ -68,9 +67,11 @@ install_torch() {
     pip_install "torch==$TORCH_VERSION"
   else
     say "installing torch $TORCH_VERSION for the CPU"
-    # PyPI itself carries no "+cpu" builds for Linux; a mirror may.
-    pip_install "torch==$TORCH_VERSION+cpu" 2> /dev/null ||
-      pip_install --extra-index-url "$CPU_INDEX" "torch==$TORCH_VERSION+cpu"
+    # The default index has no "+cpu" build for Linux; PIP_EXTRA_INDEX_URL may name one that has (PyTorch's own, a mirror).
+    pip_install "torch==$TORCH_VERSION+cpu" 2> /dev/null || {
+      say "no CPU-only build in pip's index: taking the default one, which brings CUDA along"
+      pip_install "torch==$TORCH_VERSION"
+    }
   fi
 }
 

@@ -43,7 +43,7 @@ def record_atari(
     rng = np.random.default_rng(seed)
     action, hold, length = 0, 0, 0
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    options = {"fps": FPS, "env": f"atari/{game}", "num_actions": len(actions)}
+    options: dict[str, Any] = {"fps": FPS, "env": f"atari/{game}", "num_actions": len(actions)}
     with _C.VideoWriter(str(path), size, size, **options) as writer:
         for written in range(1, frames + 1):
             if length == 0:

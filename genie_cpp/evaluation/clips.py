@@ -1,4 +1,4 @@
-"""Which clips an evaluation looks at, and models applied to clips longer than those they were trained on."""
+"""Which clips an evaluation looks at."""
 
 from __future__ import annotations
 
@@ -87,23 +87,6 @@ def training_source(evaluated: Source) -> Source | None:
     whole = bool(settings["validation_path"]) or settings["validation_fraction"] == 0
     file = _C.VideoFile(settings["path"])
     return Source(file, evaluated.config, "all" if whole else "training", "trained on")
-
-
-def in_windows(
-    function: Callable[[torch.Tensor], torch.Tensor], sequence: torch.Tensor, window: int
-) -> torch.Tensor:
-    """Applies a model that is causal along dimension 1 and takes `window` frames to a sequence of any length.
-
-    Later windows overlap the earlier ones by half, and only what they add is kept.
-    """
-    length = sequence.shape[1]
-    outputs = [function(sequence[:, :window])]
-    end = min(window, length)
-    while end < length:
-        begin = min(end - window // 2, length - window)
-        outputs.append(function(sequence[:, begin : begin + window])[:, end - begin - window :])
-        end = begin + window
-    return torch.cat(outputs, dim=1)
 
 
 def in_batches(function: Callable[..., torch.Tensor], batch: int, *inputs: torch.Tensor) -> torch.Tensor:

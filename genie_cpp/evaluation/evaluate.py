@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from genie_cpp.codec import Codec
 from genie_cpp.config_values import clip_length, values
 from genie_cpp.errors import GenieError
 from genie_cpp.evaluation import linear_tokenizer, metrics
 from genie_cpp.evaluation.clips import Clips, Source, in_batches, open_source, training_source
-from genie_cpp.evaluation.codec import Codec
 from genie_cpp.evaluation.rollouts import PROMPT_FRAMES, ROLLOUT_FRAMES, Rollouts, roll_out, rollout_figures
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from genie_cpp import _C
+
 MAX_PATCHES = 65536  # that k-means looks at
 ITERATIONS = 20
 
@@ -25,7 +27,7 @@ class LinearTokenizer:
         """Video (...,3,H,W) to tokens (..., patches)."""
         patches = to_patches(video, self.patch_size)
         codes = (patches - self.mean) @ self.basis.T
-        return nearest(codes.flatten(0, -2), self.codebook).view(patches.shape[:-1])
+        return _C.nearest(codes.flatten(0, -2), self.codebook).view(patches.shape[:-1])
 
     def reconstruct(self, video: torch.Tensor) -> torch.Tensor:
         """Encodes and decodes video (...,3,H,W)."""
@@ -61,30 +63,5 @@ def fit(
     centred = patches - mean
     _, vectors = torch.linalg.eigh(centred.T.double() @ centred.double())  # ascending eigenvalues
     basis = vectors.flip(1).T[:code_dim].to(patches.dtype)
-    codebook = _kmeans(centred @ basis.T, num_codes, generator)
+    codebook = _C.kmeans(centred @ basis.T, num_codes, ITERATIONS, seed)
     return LinearTokenizer(patch_size, mean, basis, codebook)
-
-
-def nearest(points: torch.Tensor, codebook: torch.Tensor, chunk: int = 16384) -> torch.Tensor:
-    """Index of each point's nearest codebook entry, (P, code_dim) to int64 (P)."""
-    offset = codebook.square().sum(1) / 2
-    return torch.cat([(offset - part @ codebook.T).argmin(1) for part in points.split(chunk)])
-
-
-def _kmeans(points: torch.Tensor, num_codes: int, generator: torch.Generator) -> torch.Tensor:
-    """Lloyd's iterations from random distinct points; an unused entry moves to a badly served point."""
-    distinct = points.unique(dim=0)
-    num_codes = min(num_codes, len(distinct))
-    codebook = distinct[torch.randperm(len(distinct), generator=generator)[:num_codes]]
-    for _ in range(ITERATIONS):
-        labels = nearest(points, codebook)
-        counts = torch.bincount(labels, minlength=num_codes)
-        sums = torch.zeros_like(codebook).index_add_(0, labels, points)
-        codebook = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], codebook)
-        dead = (counts == 0).nonzero().flatten()
-        if len(dead) > 0:
-            error = (points - codebook[labels]).square().sum(1)
-            if error.sum() > 0:
-                chosen = torch.multinomial(error, len(dead), replacement=False, generator=generator)
-                codebook[dead] = points[chosen]
-    return codebook

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from genie_cpp.codec import Codec
 from genie_cpp.evaluation.clips import in_batches
-from genie_cpp.evaluation.codec import Codec
 from genie_cpp.evaluation.metrics import changed_pixels, pooled_psnr, psnr
 
 PROMPT_FRAMES = 4

@@ -20,7 +20,10 @@ def test_the_demo_goes_from_nothing_to_a_report_and_can_be_repeated(
 ) -> None:
     trained: list[str] = []
 
-    def train(config: _C.Config, out: str, phase: str, callback: Callable[[dict[str, float]], None]) -> None:
+    def train(
+        config: _C.Config, out: str, phase: str, callback: Callable[[dict[str, float]], None], resume: bool
+    ) -> None:
+        assert resume
         assert values(config)["data"]["path"] == str(tmp_path / "boxing.h5")
         callback({"step": 1, "loss": 0.5})
         trained.append(phase)

@@ -12,7 +12,8 @@ from worlds import CODES, ShiftingWorld, write_shifting_world
 from genie_cpp import _C, evaluation
 from genie_cpp.config_values import changed, values
 from genie_cpp.errors import GenieError
-from genie_cpp.evaluation.clips import in_windows, open_source, same_file
+from genie_cpp.evaluation.clips import open_source, same_file
+from genie_cpp.windows import in_windows
 
 ISSUE_KEYS = (
     "tokenizer_psnr tokenizer_ssim codebook_usage codebook_perplexity kmeans_psnr dynamics_accuracy "

@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
+from tiny import STEPS, TINY, execute, genie, program
 
 import genie_cpp
 from genie_cpp import _C
+from genie_cpp.evaluation import metrics
 from genie_cpp.runs import PHASES, checkpoints, read_metrics, series
-
-STEPS = 6
-STACK = "{depth: 1, dim: 16, heads: 2}"
-PHASE = f"{{steps: {STEPS}, batch_size: 2, warmup_steps: 2, learning_rate: 1e-3}}"
-TINY = f"""
-data: {{num_frames: 4, height: 16, width: 16, num_workers: 1}}
-tokenizer:
-  patch_size: 4
-  quantizer: {{num_codes: 16, code_dim: 8}}
-  encoder: {STACK}
-  decoder: {STACK}
-latent_action:
-  patch_size: 8
-  quantizer: {{num_codes: 4, code_dim: 4}}
-  encoder: {STACK}
-  decoder: {STACK}
-dynamics: {{transformer: {STACK}}}
-inference: {{steps: 2, temperature: 1}}
-training:
-  device: cpu
-  log_every: 2
-  validate_every: 3
-  validation_clips: 2
-  checkpoint_every: 3
-  tokenizer: {PHASE}
-  latent_action: {PHASE}
-  dynamics: {PHASE}
-"""
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=sysconfig.get_path("scripts"))
-    assert found is not None, f"{name} is not among the environment's programs"
-    return found
-
-
-def execute(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(argument) for argument in arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-
-
-def genie(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return execute(sys.executable, "-m", "genie_cpp.cli", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +57,34 @@ def test_the_trained_world_answers_in_the_shapes_it_promises(world: Path) -> Non
     assert model.tokenizer.decode(tokens).shape == video.shape
     actions = model.latent_action.infer(video)
     assert actions.shape == (1, 3) and int(actions.max()) < model.latent_action.num_actions == 4
+
+
+@torch.no_grad()
+def test_loaded_models_reach_what_training_validated_last(world: Path) -> None:
+    """Same weights, same clips: encode, decode, infer and the dynamics give the logged figures again."""
+    model = genie_cpp.load(world / "run")
+    clips = _C.ClipDataset(_C.VideoFile(str(world / "world.h5")), model.config, "validation")
+    video = genie_cpp.viz.to_model(torch.stack([clips.get(index)[0] for index in clips.spread(2)]))
+    tokens, actions = model.tokenizer.encode(video), model.latent_action.infer(video)
+    seen = model.latent_action(video)
+    assert torch.equal(seen["actions"], actions)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    mask[:, -1] = True
+    logits = model.dynamics(tokens, actions, mask)[:, -1]
+    found = {
+        ("tokenizer", "psnr"): metrics.psnr(model.tokenizer.decode(tokens), video).mean(),
+        ("latent_action", "psnr"): patch_psnr(seen["prediction"].clamp(0, 1), seen["target"]),
+        ("latent_action", "copy_psnr"): metrics.psnr(video[:, :-1], video[:, 1:]).mean(),
+        ("dynamics", "cross_entropy"): F.cross_entropy(logits.flatten(0, 1), tokens[:, -1].flatten()),
+        ("dynamics", "accuracy"): (logits.argmax(-1) == tokens[:, -1]).double().mean(),
+    }
+    for (phase, name), value in found.items():
+        _, logged = series(read_metrics(world / "run", phase), f"validation_{name}")
+        assert abs(float(value) - logged[-1]) <= 1e-3, (phase, name)
+
+
+def patch_psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (-10 * (a - b).square().mean((2, 3)).log10()).mean()
 
 
 def test_generate_writes_a_video_that_the_seed_decides(world: Path) -> None:

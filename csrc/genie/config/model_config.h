@@ -129,6 +129,7 @@ struct DynamicsConfig {
   int64_t cross_attention_every = 4;
   double min_mask_rate = 0.5;
   double max_mask_rate = 1.0;
+  double masked_frame_share = 1.0;
   double context_corruption = 0;
   double label_smoothing = 0;
   std::string token_embedding = "codebook";
@@ -146,6 +147,11 @@ struct DynamicsConfig {
     visit("min_mask_rate", s.min_mask_rate, "least share of tokens masked in training, drawn per sample",
           between(0, 1));
     visit("max_mask_rate", s.max_mask_rate, "greatest share of tokens masked in training", between(0, 1));
+    visit("masked_frame_share", s.masked_frame_share,
+          "probability that a later frame is masked at all in training; below 1, masked frames follow clean "
+          "ones, as they do in "
+          "generation",
+          Range{0, 1, true});
     visit("context_corruption", s.context_corruption,
           "up to this share of the visible tokens is replaced by random ones in training (robust rollouts)",
           between(0, 1));

@@ -78,11 +78,25 @@ LatentActionOutput LatentActionModelImpl::forward(const at::Tensor& video, const
   const nn::Quantized quantized = quantizer_->forward(encoder_->forward(patches));
   at::Tensor seen = out.previous;
   if (hidden.defined()) seen = at::where(hidden.unsqueeze(-1), hidden_patch_, seen);
-  const at::Tensor change = predictor_->forward(seen, quantized.values);
-  out.prediction = config_.loss == "mse" ? seen + change : at::logit(seen.clamp(0, 1), 1e-3) + change;
+  out.prediction = predict_patches(seen, quantized.values);
   out.actions = quantized.indices;
   out.quantizer_loss = quantized.loss;
   return out;
+}
+
+at::Tensor LatentActionModelImpl::predict_patches(const at::Tensor& seen, const at::Tensor& codes) {
+  const at::Tensor change = predictor_->forward(seen, codes);
+  return config_.loss == "mse" ? seen + change : at::logit(seen.clamp(0, 1), 1e-3) + change;
+}
+
+at::Tensor LatentActionModelImpl::predict(const at::Tensor& video, const at::Tensor& actions) {
+  TORCH_CHECK_VALUE(actions.dim() == 2 && video.dim() == 5 && actions.sizes() == video.sizes().slice(0, 2) &&
+                        actions.size(1) < num_frames_,
+                    "LatentActionModel.predict: expected video (B,T,3,H,W) and actions (B,T) with T < ",
+                    num_frames_, ", got ", video.sizes(), " and ", actions.sizes());
+  const at::Tensor predicted =
+      predict_patches(nn::patchify(video, grid_), quantizer_->lookup(actions)).to(at::kFloat);
+  return nn::unpatchify(config_.loss == "mse" ? predicted : predicted.sigmoid(), grid_).clamp(0, 1);
 }
 
 at::Tensor LatentActionModelImpl::infer(const at::Tensor& video) {

@@ -65,6 +65,8 @@ class LatentActionModelImpl : public torch::nn::Module {
   /// video (B,T,3,H,W) in [0,1], 2 <= T <= num_frames. `hidden` (B,T-1,N) bool hides past patches from the
   /// predictor; undefined hides none.
   LatentActionOutput forward(const at::Tensor& video_BTCHW, const at::Tensor& hidden_BTN = {});
+  /// The frames that follow each of video (B,T-1,3,H,W) under actions int64 (B,T-1): (B,T-1,3,H,W) in [0,1].
+  at::Tensor predict(const at::Tensor& video_BTCHW, const at::Tensor& actions_BT);
   /// Actions between neighbouring frames: video (B,T,3,H,W) to int64 (B,T-1).
   at::Tensor infer(const at::Tensor& video_BTCHW);
 
@@ -76,6 +78,7 @@ class LatentActionModelImpl : public torch::nn::Module {
 
  private:
   void check_video(const at::Tensor& video) const;
+  at::Tensor predict_patches(const at::Tensor& seen, const at::Tensor& codes);
 
   config::LatentActionConfig config_;
   int64_t num_frames_;

@@ -38,10 +38,10 @@ class STAttentionBase : public torch::nn::Module {
   at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
 
  private:
-  struct Projected {
-    at::Tensor queries, keys, values;  // (B,T,N,H,d)
-  };
-  Projected project(const at::Tensor& x);
+  at::Tensor project(const at::Tensor& x);            // packed qkv (B,T,N,3,H,d)
+  at::Tensor normalized(const at::Tensor& qk) const;  // per-head LayerNorm
+  // With dropout, and where the fused op has no kernel.
+  at::Tensor attend_unfused(const at::Tensor& qkv, Axis axis, bool causal, double drop) const;
 
   STAttentionOptions options_;
   int64_t head_dim_;

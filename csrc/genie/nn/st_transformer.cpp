@@ -110,9 +110,11 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal) {
     x = x.view({x.size(0), -1, options_.num_patches_per_frame, x.size(2)});
   }
   for (const auto& module : *blocks_) {
-    auto* block = module->as<STTransformerBlockImpl>();
+    // Backward may come when nobody else holds the module any more.
+    const auto block = std::dynamic_pointer_cast<STTransformerBlockImpl>(module);
     if (options_.gradient_checkpointing && is_training()) {
-      x = checkpoint([block, causal](const at::Tensor& h) { return block->forward(h, causal); }, x);
+      x = checkpoint([block, causal](const at::Tensor& h) { return block->forward(h, causal); }, x,
+                     block->parameters());
     } else {
       x = block->forward(x, causal);
     }

@@ -1,7 +1,6 @@
 #include "genie/nn/vector_quantizer.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -102,9 +101,7 @@ void VectorQuantizerImpl::update_codebook(uint64_t seed) {
     const at::Tensor dead = (unused_steps_ >= config_.dead_code_steps).nonzero().flatten();
     const int64_t count = dead.size(0);
     if (count > 0) {
-      at::Generator generator = at::detail::createCPUGenerator(seed);
-      const at::Tensor from = batch_sample_.index_select(
-          0, at::randint(batch_sample_.size(0), {count}, generator, at::kLong).to(batch_sample_.device()));
+      const at::Tensor from = draw_by_error(batch_sample_, codebook_, count, seed);
       codebook_.index_copy_(0, dead, from.to(codebook_.scalar_type()));
       unused_steps_.index_fill_(0, dead, 0);
       if (config_.update == "ema") {

@@ -28,8 +28,8 @@ struct CodebookUsage {
 /// Entries follow the encodings by moving averages ("ema") or by the codebook loss ("loss"). In training mode
 /// forward() gathers the statistics that update_codebook() - to be called once an optimizer step - turns into
 /// new entries: that way accumulated batches count once and a skipped step changes nothing. Entries unused
-/// for dead_code_steps updates restart at encodings of the last batch. With kmeans_init the first training
-/// batch places all entries.
+/// for dead_code_steps updates restart at badly served encodings of the last batch. With kmeans_init the
+/// first training batch places all entries.
 class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
  public:
   explicit VectorQuantizerImpl(const config::QuantizerConfig& config);

@@ -72,13 +72,19 @@ class DynamicsPhase : public Phase {
     return settings().num_frames > 0 ? settings().num_frames : genie_->config().data.num_frames;
   }
 
-  /// The rate is drawn for each sample; the first frame is never masked.
+  /// The rate is drawn for each sample, whether a frame is masked at all for each frame; the first one never
+  /// is.
   at::Tensor draw_mask(const std::vector<int64_t>& samples, const at::Device& device) const {
     const int64_t per_frame = genie_->tokenizer_grid().count(), later = frames() - 1;
-    const at::Tensor drawn = sample_uniform(samples, {1 + later * per_frame}, seed_, Stream::mask, device);
+    const at::Tensor drawn =
+        sample_uniform(samples, {1 + later + later * per_frame}, seed_, Stream::mask, device);
     const double low = config().min_mask_rate, high = config().max_mask_rate;
-    const at::Tensor rate = low + (high - low) * drawn.narrow(1, 0, 1);
-    const at::Tensor mask = (drawn.narrow(1, 1, later * per_frame) < rate).view({-1, later, per_frame});
+    const at::Tensor rate = (low + (high - low) * drawn.narrow(1, 0, 1)).unsqueeze(-1);
+    at::Tensor chosen = drawn.narrow(1, 1, later) < config().masked_frame_share;
+    chosen.select(1, later - 1).fill_(true);  // so that no sample is without a loss
+    const at::Tensor mask =
+        (drawn.narrow(1, 1 + later, later * per_frame).view({-1, later, per_frame}) < rate)
+            .logical_and_(chosen.unsqueeze(-1));
     return at::cat({at::zeros_like(mask.narrow(1, 0, 1)), mask}, 1);
   }
 

@@ -35,9 +35,19 @@ class LatentActionPhase : public CodebookPhase {
   }
 
   Metrics validate(const Part& part) override {
-    const models::LatentActionOutput output = genie_->latent_action()->forward(part.video);
+    models::LatentActionModel& model = genie_->latent_action();
+    const models::LatentActionOutput output = model->forward(part.video);
+    // How much the action matters: the same frames under actions that were taken elsewhere.
+    const int64_t steps = part.video.size(1) - 1;
+    const at::Tensor others =
+        output.actions.flatten().roll({steps / 2 + 1}, {0}).view(output.actions.sizes());
+    const at::Tensor next = part.video.narrow(1, 1, steps);
+    const double quality = predicted_psnr(output).item<double>();
     return {{"loss", latent_action_loss(output, genie_->config().latent_action).item<double>()},
-            {"psnr", predicted_psnr(output).item<double>()},
+            {"psnr", quality},
+            {"delta_psnr",
+             quality -
+                 psnr(model->predict(part.video.narrow(1, 0, steps), others), next, 2).mean().item<double>()},
             {"copy_psnr", psnr(output.previous, output.target, 2).mean().item<double>()}};
   }
 

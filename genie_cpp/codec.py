@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from genie_cpp.config_values import clip_length
-from genie_cpp.evaluation.clips import in_windows
+from genie_cpp.windows import in_windows
 
 
 class Codec:
