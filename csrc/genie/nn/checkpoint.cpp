@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "genie/nn/autocast.h"
+
 namespace genie::nn {
 namespace {
 
@@ -35,6 +37,7 @@ class GeneratorStateScope {
 struct Recompute : torch::CustomClassHolder {
   std::function<at::Tensor(const at::Tensor&)> function;
   at::Tensor generator_state;
+  at::ScalarType autocast_dtype = at::kFloat;  // float32 where autocast is off
 };
 
 struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
@@ -42,9 +45,12 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
   static Variable forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& /*anchor*/,
                           c10::intrusive_ptr<Recompute> recompute) {
     recompute->generator_state = generator_of(input).get_state();
+    const auto device = input.device().type();
+    if (at::autocast::is_autocast_enabled(device)) {
+      recompute->autocast_dtype = at::autocast::get_autocast_dtype(device);
+    }
     ctx->save_for_backward({input});
-    ctx->saved_data["recompute"] = c10::IValue(c10::static_intrusive_pointer_cast<torch::CustomClassHolder>(
-        c10::intrusive_ptr<Recompute>(recompute)));
+    ctx->saved_data["recompute"] = c10::IValue::make_capsule(recompute);
     at::NoGradGuard no_grad;
     return recompute->function(input);
   }
@@ -58,6 +64,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     at::Tensor output;
     {
       GeneratorStateScope scope(generator_of(input), recompute->generator_state);
+      AutocastScope precision(input.device().type(), recompute->autocast_dtype);
       output = recompute->function(input);
     }
     torch::autograd::backward({output}, {gradients[0]});
