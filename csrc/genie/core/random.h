@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace genie {
 
@@ -19,6 +20,13 @@ constexpr uint64_t mix_seed(uint64_t seed, Parts... parts) {
   uint64_t mixed = splitmix64(seed);
   ((mixed = splitmix64(mixed ^ static_cast<uint64_t>(parts))), ...);
   return mixed;
+}
+
+/// A hash of a text that is the same on every platform, as std::hash need not be.
+constexpr uint64_t stable_hash(std::string_view text) {
+  uint64_t hash = 0;
+  for (const char c : text) hash = splitmix64(hash ^ static_cast<unsigned char>(c));
+  return hash;
 }
 
 /// The purposes randomness is drawn for; each has a stream of its own.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -42,7 +43,7 @@ struct Clips {
 Clips open_clips(const config::Config& config, int64_t num_frames) {
   config::DataConfig data = config.data;
   check(!data.path.empty(), "no training data: give --data FILE.h5 or set data.path");
-  if (num_frames > 0) data.num_frames = num_frames;
+  data.num_frames = num_frames;
   const auto file = std::make_shared<const data::VideoFile>(data.path);
   if (!data.validation_path.empty()) {
     const auto other = std::make_shared<const data::VideoFile>(data.validation_path);
@@ -79,8 +80,15 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   const c10::Device device = training_device(config.training);
   training_dtype(config.training, device);
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
-  // Data errors come before anything is written.
-  open_clips(config, 0);
+  // Data errors come before anything is written. Phases with clips of one length share what was opened, so
+  // that the quality filter reads the file once.
+  std::map<int64_t, Clips> opened;
+  const auto clips_of = [&](int64_t num_frames) -> const Clips& {
+    if (num_frames <= 0) num_frames = config.data.num_frames;
+    if (!opened.count(num_frames)) opened[num_frames] = open_clips(config, num_frames);
+    return opened[num_frames];
+  };
+  report_filter(*clips_of(0).training, config.data, hooks.show_progress);
   fs::create_directories(out);
   const std::string yaml = config::to_yaml(config, true);
   FileWriter config_file(out + "/config.yaml");
@@ -102,8 +110,7 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
     }
     earlier = false;
     const std::unique_ptr<Phase> current = make_phase(name, genie);
-    const Clips clips = open_clips(config, current->settings().num_frames);
-    report_filter(*clips.training, config.data, hooks.show_progress);
+    const Clips& clips = clips_of(current->settings().num_frames);
     Trainer trainer(*current, config, out + "/" + name, resume, hooks);
     if (trainer.run(clips.training, clips.validation) == Outcome::stopped) return Outcome::stopped;
     genie->eval();

@@ -54,12 +54,6 @@ class RunningMeans {
   std::map<std::string, std::pair<at::Tensor, int64_t>> sums_;
 };
 
-std::string hash_of(const std::string& text) {
-  uint64_t hash = 0;
-  for (const char c : text) hash = splitmix64(hash ^ static_cast<unsigned char>(c));
-  return concat(std::hex, hash);
-}
-
 double peak_memory_gib(const at::Device&) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -88,13 +82,11 @@ struct Trainer::Loop {
     data::LoaderOptions options;
     options.batch_size = settings.batch_size;
     options.seed =
-        mix_seed(static_cast<uint64_t>(config.training.seed), Stream::data_order, hash_name(phase.name()));
+        mix_seed(static_cast<uint64_t>(config.training.seed), Stream::data_order, stable_hash(phase.name()));
     options.num_workers = config.data.num_workers;
     options.prefetch = config.data.prefetch;
     loader.emplace(training_clips, options, step);
   }
-
-  static uint64_t hash_name(const std::string& name) { return std::hash<std::string>{}(name); }
 
   void restore(const Trainer& owner) {
     const std::string directory = owner.directory_ + "/checkpoints";
@@ -257,7 +249,7 @@ struct Trainer::Loop {
     data.state.step = step;
     data.state.seed = static_cast<uint64_t>(config.training.seed);
     data.state.loader_position = loader->position();
-    data.state.config_hash = hash_of(config_yaml);
+    data.state.config_hash = concat(std::hex, stable_hash(config_yaml));
     data.config_yaml = config_yaml;
     writer.write_async(data);
   }
