@@ -1,7 +1,7 @@
 # `make test` and `make demo` do everything from nothing; both are safe to repeat.
 .PHONY: build test demo format lint clean
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
-PYTHON_FILES = genie_cpp tests scripts
+PYTHON_FILES = genie_cpp tests scripts notebooks
 
 build:
 	@bash scripts/build.sh
@@ -22,6 +22,7 @@ lint: build
 	.venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/ruff format --check $(PYTHON_FILES)
+	.venv/bin/mypy
 
 clean:
 	rm -rf build dist .venv/.genie_build

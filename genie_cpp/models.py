@@ -7,71 +7,54 @@ tensors of parameters and buffers are the core's own, so that an optimizer chang
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from genie_cpp import _C
-from genie_cpp.config_values import ConfigLike, as_config
+from genie_cpp.adoption import Module, Part
+from genie_cpp.config_values import ConfigLike, as_config, values
+from genie_cpp.nn.vector_quantizer import VectorQuantizer
 from genie_cpp.windows import in_windows
+
+_Self = TypeVar("_Self", bound="_Model")
 
 __all__ = ["DynamicsModel", "Genie", "LatentActionModel", "VideoTokenizer", "load"]
 
 
-class _Model:
-    """What the models have in common, named as in torch.nn.Module."""
+class _Model(Module):
+    """What the models have in common beside torch.nn.Module: they are made from a whole configuration."""
 
-    def __init__(self, core: Any, config: _C.Config) -> None:
-        self._core = core
-        self._config = config
+    _class_name: str
+
+    def __init__(self, config: ConfigLike) -> None:
+        super().__init__(self._class_name, {"config": as_config(config)})
+
+    @classmethod
+    def _made(cls: type[_Self], handle: Any, config: _C.Config) -> _Self:
+        """The model of a C++ module that there is already."""
+        return cls._of(handle, cls._class_name, {"config": config})
+
+    def _quantizer(self, handle: Any, section: str) -> VectorQuantizer:
+        settings = values(self._arguments["config"])[section]["quantizer"]
+        del settings["usage_alarm"]  # the trainer's
+        return VectorQuantizer._of(handle, "VectorQuantizer", settings)
 
     @property
     def config(self) -> _C.Config:
         """A copy of the whole configuration the model was made from."""
-        return _C.Config.parse(self._config.to_yaml())
+        return copy.copy(self._arguments["config"])
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are; inputs must be there too."""
         return next(self.parameters()).device
 
-    @property
-    def training(self) -> bool:
-        return self._core.is_training
-
-    def named_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self._core.named_parameters().items()
-
-    def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self._core.named_buffers().items()
-
-    def parameters(self) -> Iterator[torch.Tensor]:
-        yield from self._core.named_parameters().values()
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Parameters and buffers by name, detached; they share memory with the model's."""
-        entries = {**self._core.named_parameters(), **self._core.named_buffers()}
-        return {name: tensor.detach() for name, tensor in entries.items()}
-
-    def train(self, mode: bool = True) -> Any:
-        """Dropout on, codebooks that learn by moving averages move; returns the model."""
-        self._core.train(mode)
-        return self
-
-    def eval(self) -> Any:
-        self._core.eval()
-        return self
-
-    def to(self, device: torch.device | str) -> Any:
-        """Moves parameters and buffers; returns the model."""
-        self._core.to(torch.device(device))
-        return self
-
-    def __repr__(self) -> str:
+    def extra_repr(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())
-        return f"{type(self).__name__}({count:,} parameters on {self.device})"
+        return f"{count:,} parameters on {self.device}"
 
 
 class VideoTokenizer(_Model):
@@ -81,39 +64,42 @@ class VideoTokenizer(_Model):
     height, width) count. The weights are random. Raises GenieError naming a key that does not fit.
     """
 
-    def __init__(self, config: ConfigLike) -> None:
-        settings = as_config(config)
-        super().__init__(_C.VideoTokenizer(settings), settings)
+    _class_name = "VideoTokenizer"
+    quantizer: VectorQuantizer
 
-    @classmethod
-    def _of(cls, core: _C.VideoTokenizer, config: _C.Config) -> VideoTokenizer:
-        model = cls.__new__(cls)
-        _Model.__init__(model, core, config)
-        return model
+    def _adopt_child(self, name: str, handle: Any) -> Module:
+        return self._quantizer(handle, "tokenizer") if name == "quantizer" else Part(handle)
 
     @property
     def num_codes(self) -> int:
         """K, entries of the codebook; tokens are 0..K-1."""
-        return self._core.num_codes
+        return self._handle.num_codes
 
     @property
     def num_frames(self) -> int:
         """Frames the model sees at once."""
-        return self._core.num_frames
+        return self._handle.num_frames
 
     @property
     def tokens_per_frame(self) -> int:
         """N."""
-        return self._core.tokens_per_frame
+        return self._handle.tokens_per_frame
 
-    def __call__(self, video: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, video: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a training step needs, for video (B,T,3,H,W), T <= num_frames.
 
         "patches", "reconstruction" (B,T,N,P) with P = 3 * patch_size**2, "tokens" (B,T,N), "quantizer_loss"
         a scalar. In training mode the codebook's moving averages take part. Raises ValueError for another
         shape.
         """
-        return self._core.forward(video)
+        return self._call(video)
+
+    def initialize_from(self, video: torch.Tensor, seed: int = 0) -> None:
+        """Fits the linear path (PCA of patches) and the codebook (k-means) to sample video (B,T,3,H,W).
+
+        Does nothing with tokenizer.initialization "random".
+        """
+        self._method("initialize_from")(video, seed)
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Tokens int64 (B,T,N) of video (B,T,3,H,W); those of a frame depend on it and earlier ones only.
@@ -121,7 +107,7 @@ class VideoTokenizer(_Model):
         More than num_frames frames are encoded in windows that overlap by half. Raises ValueError for another
         shape.
         """
-        return in_windows(self._core.encode, video, self.num_frames)
+        return in_windows(self._method("encode"), video, self.num_frames)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Video (B,T,3,H,W) in [0,1] of tokens int64 (B,T,N); a frame depends on tokens up to its own.
@@ -129,7 +115,7 @@ class VideoTokenizer(_Model):
         More than num_frames frames are decoded in windows that overlap by half, of which the new frames are
         kept. Raises ValueError for another shape and IndexError for a token outside 0..num_codes-1.
         """
-        return in_windows(self._core.decode, tokens, self.num_frames)
+        return in_windows(self._method("decode"), tokens, self.num_frames)
 
 
 class LatentActionModel(_Model):
@@ -140,27 +126,23 @@ class LatentActionModel(_Model):
     fit.
     """
 
-    def __init__(self, config: ConfigLike) -> None:
-        settings = as_config(config)
-        super().__init__(_C.LatentActionModel(settings), settings)
+    _class_name = "LatentActionModel"
+    quantizer: VectorQuantizer
 
-    @classmethod
-    def _of(cls, core: _C.LatentActionModel, config: _C.Config) -> LatentActionModel:
-        model = cls.__new__(cls)
-        _Model.__init__(model, core, config)
-        return model
+    def _adopt_child(self, name: str, handle: Any) -> Module:
+        return self._quantizer(handle, "latent_action") if name == "quantizer" else Part(handle)
 
     @property
     def num_actions(self) -> int:
         """Actions are 0..num_actions-1."""
-        return self._core.num_actions
+        return self._handle.num_actions
 
     @property
     def num_frames(self) -> int:
         """Frames the model sees at once."""
-        return self._core.num_frames
+        return self._handle.num_frames
 
-    def __call__(self, video: torch.Tensor, hidden: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def forward(self, video: torch.Tensor, hidden: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What a training step needs, for video (B,T,3,H,W), 2 <= T <= num_frames.
 
         `hidden` bool (B,T-1,N) hides past patches from the prediction. "previous", "target" and "prediction"
@@ -168,7 +150,7 @@ class LatentActionModel(_Model):
         sigmoid_cross_entropy); "actions" (B,T-1); "quantizer_loss" a scalar. Raises ValueError for another
         shape.
         """
-        return self._core.forward(video, hidden)
+        return self._call(video, hidden)
 
     def infer(self, video: torch.Tensor) -> torch.Tensor:
         """The actions between neighbouring frames: int64 (B,T-1) for video (B,T,3,H,W), T >= 2.
@@ -176,7 +158,15 @@ class LatentActionModel(_Model):
         The action between two frames depends on them and earlier ones only. More than num_frames frames are
         looked at in windows that overlap by half. Raises ValueError for another shape.
         """
-        return in_windows(self._core.infer, video, self.num_frames)
+        return in_windows(self._method("infer"), video, self.num_frames)
+
+    def predict(self, video: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """The frame that follows each of video (B,T,3,H,W), T < num_frames, under actions int64 (B,T).
+
+        (B,T,3,H,W) in [0,1]; each depends on its own and earlier frames and actions. Raises ValueError for
+        another shape and IndexError for an action that does not exist.
+        """
+        return self._method("predict")(video, actions)
 
 
 class DynamicsModel(_Model):
@@ -187,36 +177,28 @@ class DynamicsModel(_Model):
     random. Raises GenieError naming a key that does not fit.
     """
 
-    def __init__(self, config: ConfigLike) -> None:
-        settings = as_config(config)
-        super().__init__(_C.DynamicsModel(settings), settings)
-
-    @classmethod
-    def _of(cls, core: _C.DynamicsModel, config: _C.Config) -> DynamicsModel:
-        model = cls.__new__(cls)
-        _Model.__init__(model, core, config)
-        return model
+    _class_name = "DynamicsModel"
 
     @property
     def num_frames(self) -> int:
         """Frames the model sees at once."""
-        return self._core.num_frames
+        return self._handle.num_frames
 
     @property
     def num_tokens(self) -> int:
         """K, the tokens there are to choose from."""
-        return self._core.num_tokens
+        return self._handle.num_tokens
 
     @property
     def num_actions(self) -> int:
-        return self._core.num_actions
+        return self._handle.num_actions
 
     @property
     def tokens_per_frame(self) -> int:
         """N."""
-        return self._core.tokens_per_frame
+        return self._handle.tokens_per_frame
 
-    def __call__(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits (B,T,N,K) of every token.
 
         tokens int64 (B,T,N) with T <= num_frames; actions int64 (B,T-1), entry t between frames t and t+1;
@@ -224,15 +206,20 @@ class DynamicsModel(_Model):
         ValueError for another shape, TypeError for another type, IndexError for a token or action that does
         not exist.
         """
-        return self._core.forward(tokens, actions, mask)
+        return self._call(tokens, actions, mask)
+
+    def initialize_from(self, codebook: torch.Tensor, seed: int = 0) -> None:
+        """Starts token embeddings and output layer from a tokenizer's codebook (K,D), so that similar tokens
+        start alike. Does nothing with dynamics.token_embedding "random"."""
+        self._method("initialize_from")(codebook, seed)
 
     def features(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What the output layer sees: (B,T,N,E), E the transformer's width."""
-        return self._core.features(tokens, actions, mask)
+        return self._method("features")(tokens, actions, mask)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """The output layer: features (...,E) to logits (...,K)."""
-        return self._core.logits(features)
+        return self._method("logits")(features)
 
     def generate(
         self,
@@ -248,8 +235,8 @@ class DynamicsModel(_Model):
         top_p: float | None = None,
     ) -> torch.Tensor:
         """See Genie.generate."""
-        return self._core.generate(
-            self._config,
+        return self._method("generate")(
+            self._arguments["config"],
             prompt_tokens,
             actions,
             seed,
@@ -269,22 +256,20 @@ class Genie(_Model):
     trained ones. Raises GenieError naming a key that does not fit.
     """
 
+    _class_name = "Genie"
+
+    tokenizer: VideoTokenizer
+    latent_action: LatentActionModel
+    dynamics: DynamicsModel
+
     def __init__(self, config: ConfigLike) -> None:
-        self._adopt(_C.Genie(as_config(config)))
-
-    @classmethod
-    def _of(cls, core: _C.Genie) -> Genie:
-        model = cls.__new__(cls)
-        model._adopt(core)
-        return model
-
-    def _adopt(self, core: _C.Genie) -> None:
-        super().__init__(core, core.config)
-        self.tokenizer = VideoTokenizer._of(core.tokenizer, core.config)
-        self.latent_action = LatentActionModel._of(core.latent_action, core.config)
-        self.dynamics = DynamicsModel._of(core.dynamics, core.config)
+        super().__init__(config)
         self.untrained: list[str] = []
         """The phases whose models load() found no checkpoint of."""
+
+    def _adopt_child(self, name: str, handle: Any) -> Module:
+        kinds = {"tokenizer": VideoTokenizer, "latent_action": LatentActionModel, "dynamics": DynamicsModel}
+        return kinds[name]._made(handle, self._arguments["config"])
 
     def generate(
         self,
@@ -333,7 +318,7 @@ def load(
     checkpoint keep a random start and stand in `untrained`. Raises GenieError for a directory that is no run,
     a phase that is not trained, or a checkpoint that is damaged or does not fit the configuration.
     """
-    core, untrained = _C.load_genie(os.fspath(run_dir), allow_untrained)
-    genie = Genie._of(core)
+    handle, untrained = _C.load_genie(os.fspath(run_dir), allow_untrained)
+    genie = Genie._made(handle, handle.config)
     genie.untrained = untrained
     return genie if device is None else genie.to(device)

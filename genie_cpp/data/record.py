@@ -16,7 +16,10 @@ from genie_cpp.errors import GenieError
 
 FRAME_SKIP = 4
 FPS = 60 // FRAME_SKIP
-HOLD = (2, 8)  # an action is held for so many frames, so that its effect can be seen
+HOLD = (
+    6,
+    20,
+)  # an action is held for so many frames: what it does is seen, and the next frames can be foretold
 WARM_UP = 60  # up to so many unrecorded frames let each episode begin somewhere else
 
 
@@ -31,7 +34,7 @@ def record_atari(
 ) -> None:
     """Plays `game` at random and writes `frames` frames of size x size pixels, 15 a second, to `path`.
 
-    Each random action of the game's minimal set is held for 2 to 8 frames. An episode ends with the game or
+    Each random action of the game's minimal set is held for 6 to 20 frames. An episode ends with the game or
     after `episode_length` frames; the next starts the game anew, after up to 60 unrecorded frames. The same
     arguments give the same file. `progress` is called with the number of frames written.
     """

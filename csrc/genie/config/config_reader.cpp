@@ -42,6 +42,9 @@ class Reader {
     if (entry.is_section()) return read_section(value, entry.key);
     check(!value.IsNull(), where(value), entry.key, ": expected ", allowed(entry), ", found no value",
           std::holds_alternative<std::string*>(entry.member) ? " ('' is the empty text)" : "");
+    if (value.IsSequence() && std::holds_alternative<std::vector<int64_t>*>(entry.member)) {
+      return assign(entry, {list_text(value), false}, where(value));
+    }
     check(value.IsScalar(), where(value), entry.key, ": expected ", allowed(entry), ", found ", kind(value));
     // yaml-cpp marks quoted scalars with the tag "!".
     const bool quoted = value.Tag() == "!" || value.Tag() == "tag:yaml.org,2002:str";
@@ -57,6 +60,13 @@ class Reader {
       return entry;
     }
     throw Error(concat(where(key_node), "unknown key ", key, "; ", unknown_key_hint(key, entries_)));
+  }
+
+  /// A list in one line; what is no plain item in it stands there by its kind.
+  static std::string list_text(const YAML::Node& list) {
+    std::vector<std::string> items;
+    for (const auto& item : list) items.push_back(item.IsScalar() ? item.Scalar() : kind(item));
+    return "[" + join(items, ", ") + "]";
   }
 
   std::string keys_of(const std::string& section) const {

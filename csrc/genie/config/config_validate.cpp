@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "genie/config/config.h"
 #include "genie/config/entry.h"
 #include "genie/config/text.h"
@@ -9,6 +11,17 @@ namespace {
 void check_transformer(const TransformerConfig& c, const std::string& key) {
   check(c.head_dim > 0 || c.dim % c.heads == 0, key, ".dim = ", c.dim, " is not divisible by ", key,
         ".heads = ", c.heads, "; change one of them or set ", key, ".head_dim");
+  if (c.spatial_attention == "vit5") {
+    const int64_t head_dim = c.head_dim > 0 ? c.head_dim : c.dim / c.heads;
+    check(head_dim % 4 == 0, key, ".spatial_attention = vit5 turns channels in fours, and a head has ",
+          head_dim, "; choose ", key, ".dim, .heads or .head_dim so that 4 divides it");
+    const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(c.num_registers))));
+    check(side * side == c.num_registers, key, ".num_registers = ", c.num_registers,
+          " is no square number; the registers' positions form a square grid");
+  }
+  check(c.area_attention_layers.empty() || c.area_attention_layers[1] <= c.depth, key,
+        ".area_attention_layers ends at ", c.area_attention_layers.empty() ? 0 : c.area_attention_layers[1],
+        ", but there are ", key, ".depth = ", c.depth, " layers");
 }
 
 void check_quantizer(const QuantizerConfig& c, const std::string& key) {

@@ -28,6 +28,7 @@ std::string type_name(const Entry& entry) {
   if (std::holds_alternative<double*>(entry.member)) return "a number";
   if (std::holds_alternative<bool*>(entry.member)) return "true or false";
   if (std::holds_alternative<std::string*>(entry.member)) return "text";
+  if (std::holds_alternative<std::vector<int64_t>*>(entry.member)) return "a list of integers";
   return "a section";
 }
 
@@ -65,6 +66,7 @@ std::string allowed(const Entry& entry) {
   if (const auto* choices = std::get_if<Choices>(&entry.constraint)) {
     return "one of " + join(choices->words, ", ");
   }
+  if (std::holds_alternative<Interval>(entry.constraint)) return "[] or [start, end], 0 <= start <= end";
   const auto* range = std::get_if<Range>(&entry.constraint);
   if (!range) return type;
   const bool has_min = std::isfinite(range->min), has_max = std::isfinite(range->max);
@@ -82,6 +84,11 @@ std::string value_text(const Entry& entry) {
   if (auto* const* value = std::get_if<double*>(&entry.member)) return number_text(**value);
   if (auto* const* value = std::get_if<bool*>(&entry.member)) return **value ? "true" : "false";
   if (auto* const* value = std::get_if<std::string*>(&entry.member)) return yaml_string(**value);
+  if (auto* const* value = std::get_if<std::vector<int64_t>*>(&entry.member)) {
+    std::vector<std::string> items;
+    for (const int64_t item : **value) items.push_back(std::to_string(item));
+    return "[" + join(items, ", ") + "]";
+  }
   return "";
 }
 
@@ -99,6 +106,10 @@ std::string problem_with(const Entry& entry) {
       good = contains(choices->words, **value);
       if (!good) hint = word_hint(**value, choices->words);
     }
+  } else if (auto* const* value = std::get_if<std::vector<int64_t>*>(&entry.member)) {
+    const std::vector<int64_t>& list = **value;
+    good = !std::holds_alternative<Interval>(entry.constraint) || list.empty() ||
+           (list.size() == 2 && list[0] >= 0 && list[0] <= list[1]);
   }
   return good ? "" : concat("expected ", allowed(entry), ", found ", value_text(entry), hint);
 }

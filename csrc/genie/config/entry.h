@@ -12,7 +12,7 @@ namespace genie::config {
 /// One key of a configuration, pointing into it: a value's member, or std::monostate for a section.
 struct Entry {
   std::string key;  // in full: "training.tokenizer.steps"
-  std::variant<std::monostate, int64_t*, double*, bool*, std::string*> member;
+  std::variant<std::monostate, int64_t*, double*, bool*, std::string*, std::vector<int64_t>*> member;
   std::string doc;
   Constraint constraint;
 

@@ -20,7 +20,10 @@ struct Choices {
   std::vector<std::string> words;
 };
 
-using Constraint = std::variant<std::monostate, Range, Choices>;
+/// A list of integers is [] or [start, end] with 0 <= start <= end.
+struct Interval {};
+
+using Constraint = std::variant<std::monostate, Range, Choices, Interval>;
 
 inline Constraint at_least(double min) { return Range{min, std::numeric_limits<double>::infinity(), false}; }
 inline Constraint greater_than(double min) {
@@ -32,8 +35,8 @@ inline Constraint one_of(std::vector<std::string> words) { return Choices{std::m
 // A section is a struct with
 //   template <class Self, class Visitor> static void fields(Self& self, Visitor&& visit);
 // that calls visit(key, member, documentation, constraint) for each key. A member is int64_t, double, bool,
-// std::string or another section. Reading, writing, checking and documenting a configuration all walk this
-// one list.
+// std::string, std::vector<int64_t> or another section. Reading, writing, checking and documenting a
+// configuration all walk this one list.
 template <class T>
 concept Section = requires { typename T::IsSection; };
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "genie/config/fields.h"
 
@@ -19,6 +20,13 @@ struct TransformerConfig {
   double attention_dropout = 0;
   double drop_path = 0;
   bool gradient_checkpointing = false;
+  std::string spatial_attention = "st";
+  int64_t num_registers = 4;
+  bool use_area_attention = false;
+  int64_t area_spatial_splits = 2;
+  int64_t area_temporal_splits = 2;
+  std::vector<int64_t> area_attention_layers = {};
+  double area_residual_scale = 1;
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -33,6 +41,24 @@ struct TransformerConfig {
           between(0, 0.99));
     visit("gradient_checkpointing", s.gradient_checkpointing,
           "recompute each layer in backward to save memory", {});
+    visit("spatial_attention", s.spatial_attention,
+          "st: attention of ST-ViViT; vit5: register-aware 2-D rotary attention, with a CLS token and "
+          "registers "
+          "added to each frame",
+          one_of({"st", "vit5"}));
+    visit("num_registers", s.num_registers, "registers a frame with spatial_attention: vit5; a square number",
+          between(0, 256));
+    visit("use_area_attention", s.use_area_attention,
+          "in area_attention_layers one causal space-time attention inside areas takes the place of the "
+          "spatial and the temporal one",
+          {});
+    visit("area_spatial_splits", s.area_spatial_splits, "areas along the rows of a frame", between(1, 1024));
+    visit("area_temporal_splits", s.area_temporal_splits, "areas along the frames of a clip",
+          between(1, 1024));
+    visit("area_attention_layers", s.area_attention_layers,
+          "the layers from start up to but without end; [] is the first three quarters", Interval{});
+    visit("area_residual_scale", s.area_residual_scale,
+          "factor of what area attention gives, before its output projection", {});
   }
 };
 

@@ -1,5 +1,6 @@
 #include "genie/config/scalar.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -61,10 +62,27 @@ Parsed<bool> parse_bool(const std::string& text) {
   return {};
 }
 
+Parsed<std::vector<int64_t>> parse_list(const std::string& text) {
+  if (text.size() < 2 || text.front() != '[' || text.back() != ']') return {};
+  std::vector<int64_t> values;
+  const std::string inside = trim(text.substr(1, text.size() - 2));
+  for (size_t begin = 0; !inside.empty() && begin <= inside.size();) {
+    const size_t end = std::min(inside.find(',', begin), inside.size());
+    const std::string item = trim(inside.substr(begin, end - begin));
+    const Parsed<int64_t> value = parse_int(item);
+    if (!value.value) return {{}, concat("'", item, "' is no integer")};
+    values.push_back(*value.value);
+    begin = end + 1;
+  }
+  return {values, ""};
+}
+
 template <class T>
 Parsed<T> parse(const std::string& text) {
   if constexpr (std::is_same_v<T, int64_t>) {
     return parse_int(text);
+  } else if constexpr (std::is_same_v<T, std::vector<int64_t>>) {
+    return parse_list(text);
   } else if constexpr (std::is_same_v<T, double>) {
     return parse_double(text);
   } else {

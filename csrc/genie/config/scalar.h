@@ -6,7 +6,7 @@
 
 namespace genie::config {
 
-/// A value as it was written. `quoted`: as a string, whatever it looks like.
+/// A value as it was written; a list as "[1, 2]". `quoted`: as a string, whatever it looks like.
 struct Scalar {
   std::string text;
   bool quoted = false;

@@ -56,11 +56,11 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
       conditioning == "additive" || conditioning == "prepend" || conditioning == "cross_attention",
       "DynamicsModel: unknown action_conditioning '", conditioning,
       "'; allowed: additive, prepend, cross_attention");
-  const int64_t extra = conditioning == "prepend" ? 1 : 0;
+  const int64_t further = conditioning == "prepend" ? 1 : 0;
   position_ = register_module("position",
                               nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), dim));
-  transformer_ = register_module("transformer",
-                                 make_transformer(config.transformer, num_frames, tokens_per_frame_ + extra));
+  transformer_ =
+      register_module("transformer", make_transformer(config.transformer, num_frames, grid, further));
   head_ = register_module("head", torch::nn::Linear(dim, num_tokens));
   initialize_weights(*this, config.transformer.depth);
   if (conditioning == "cross_attention") {
@@ -115,7 +115,7 @@ at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& 
   x = position_->forward(x, offset);
   if (cross_) return x;
   const at::Tensor action = action_->forward(leading).unsqueeze(2);
-  return config_.action_conditioning == "additive" ? x + action : at::cat({action, x}, 2);
+  return config_.action_conditioning == "additive" ? x + action : at::cat({x, action}, 2);
 }
 
 at::Tensor DynamicsModelImpl::action_memory(const at::Tensor& leading, int64_t offset) {
@@ -139,7 +139,7 @@ nn::AfterBlock DynamicsModelImpl::cross_attention(const at::Tensor& memory, int6
 }
 
 at::Tensor DynamicsModelImpl::only_frame_tokens(const at::Tensor& x) const {
-  return config_.action_conditioning == "prepend" ? x.narrow(2, 1, tokens_per_frame_) : x;
+  return config_.action_conditioning == "prepend" ? x.narrow(2, 0, tokens_per_frame_) : x;
 }
 
 at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tensor& actions,

@@ -11,17 +11,19 @@
 #include "genie/config/model_config.h"
 #include "genie/nn/patches.h"
 #include "genie/nn/positional_embedding.h"
+#include "genie/nn/rebindable.h"
 #include "genie/nn/st_transformer.h"
 
 namespace genie::models {
 
 /// Tokens (B,T,N), some of them masked, to (B,T,N,E).
-class TokenEmbeddingImpl : public torch::nn::Module {
+class TokenEmbeddingImpl : public torch::nn::Module, public nn::Rebindable {
  public:
   TokenEmbeddingImpl(int64_t num_tokens, int64_t dim);
   /// `mask` bool (B,T,N): true shows the mask embedding in place of the token's.
   at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& mask_BTN);
   at::Tensor& weight() { return token_->weight; }
+  void rebind(const std::string&, const at::Tensor& tensor) override { mask_ = tensor; }
 
  private:
   torch::nn::Embedding token_{nullptr};

@@ -15,7 +15,7 @@ ActionEncoderImpl::ActionEncoderImpl(const config::TransformerConfig& config, in
   position_ = register_module(
       "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
   action_token_ = register_parameter("action_token", at::randn({config.dim}) * 0.02);
-  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count() + 1));
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid, 1));
   head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
 }
@@ -38,7 +38,7 @@ FramePredictorImpl::FramePredictorImpl(const config::TransformerConfig& config, 
   embed_action_ = register_module("embed_action", torch::nn::Linear(code_dim, config.dim));
   position_ = register_module(
       "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
-  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count()));
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
 }

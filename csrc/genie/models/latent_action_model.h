@@ -9,6 +9,7 @@
 #include "genie/config/model_config.h"
 #include "genie/nn/patches.h"
 #include "genie/nn/positional_embedding.h"
+#include "genie/nn/rebindable.h"
 #include "genie/nn/st_transformer.h"
 #include "genie/nn/vector_quantizer.h"
 
@@ -17,11 +18,12 @@ namespace genie::models {
 /// Frames to the actions between them: patches (B,T,N,P) to encodings (B,T-1,D). The action between frames t
 /// and t+1 is read at frame t+1, so it sees that frame and all before, none after. Each frame's patches come
 /// with their change since the frame before.
-class ActionEncoderImpl : public torch::nn::Module {
+class ActionEncoderImpl : public torch::nn::Module, public nn::Rebindable {
  public:
   ActionEncoderImpl(const config::TransformerConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                     int64_t code_dim);
   at::Tensor forward(const at::Tensor& patches_BTNP);
+  void rebind(const std::string&, const at::Tensor& tensor) override { action_token_ = tensor; }
 
  private:
   torch::nn::Linear embed_{nullptr}, embed_change_{nullptr}, head_{nullptr};
@@ -57,7 +59,7 @@ struct LatentActionOutput {
 
 /// The latent action model of Genie: a small codebook is all that passes from the next frame to its
 /// prediction, so its entries come to stand for what was done.
-class LatentActionModelImpl : public torch::nn::Module {
+class LatentActionModelImpl : public torch::nn::Module, public nn::Rebindable {
  public:
   LatentActionModelImpl(const config::LatentActionConfig& config, int64_t num_frames, int64_t height,
                         int64_t width);
@@ -69,6 +71,7 @@ class LatentActionModelImpl : public torch::nn::Module {
   at::Tensor predict(const at::Tensor& video_BTCHW, const at::Tensor& actions_BT);
   /// Actions between neighbouring frames: video (B,T,3,H,W) to int64 (B,T-1).
   at::Tensor infer(const at::Tensor& video_BTCHW);
+  void rebind(const std::string&, const at::Tensor& tensor) override { hidden_patch_ = tensor; }
 
   nn::VectorQuantizer& quantizer() { return quantizer_; }
   const nn::PatchGrid& grid() const { return grid_; }

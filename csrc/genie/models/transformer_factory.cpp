@@ -17,10 +17,10 @@ bool ends_with(const std::string& text, const std::string& tail) {
 }  // namespace
 
 nn::STTransformer make_transformer(const config::TransformerConfig& config, int64_t num_frames,
-                                   int64_t tokens_per_frame) {
+                                   const nn::PatchGrid& grid, int64_t further_tokens) {
   nn::STTransformerOptions options;
   options.num_frames = num_frames;
-  options.num_patches_per_frame = tokens_per_frame;
+  options.num_patches_per_frame = grid.count() + further_tokens;
   options.dim = config.dim;
   options.depth = config.depth;
   options.num_heads = config.heads;
@@ -30,6 +30,18 @@ nn::STTransformer make_transformer(const config::TransformerConfig& config, int6
   options.attn_drop_rate = config.attention_dropout;
   options.drop_path_rate = config.drop_path;
   options.gradient_checkpointing = config.gradient_checkpointing;
+  options.frame.rows = grid.rows();
+  options.frame.columns = grid.columns();
+  options.frame.vit5 = config.spatial_attention == "vit5";
+  options.frame.num_registers = config.num_registers;
+  if (config.use_area_attention) {
+    const auto& layers = config.area_attention_layers;
+    options.frame.area = nn::AreaLayers{
+        .splits = {.spatial = config.area_spatial_splits, .temporal = config.area_temporal_splits},
+        .first_layer = layers.empty() ? 0 : layers[0],
+        .end_layer = layers.empty() ? config.depth * 3 / 4 : layers[1],
+        .residual_scale = config.area_residual_scale};
+  }
   return nn::STTransformer(options);
 }
 

@@ -5,13 +5,15 @@
 #include <cstdint>
 
 #include "genie/config/model_config.h"
+#include "genie/nn/patches.h"
 #include "genie/nn/st_transformer.h"
 
 namespace genie::models {
 
-/// The ST-transformer a configuration section describes, for frames of `tokens_per_frame` tokens.
+/// The ST-transformer a configuration section describes, for frames of the grid's patches and
+/// `further_tokens` behind them (an action's, say).
 nn::STTransformer make_transformer(const config::TransformerConfig& config, int64_t num_frames,
-                                   int64_t tokens_per_frame);
+                                   const nn::PatchGrid& grid, int64_t further_tokens = 0);
 
 /// Weights of every linear layer below `module` from N(0, 0.02), biases zero; the layers that write to the
 /// residual stream (attention's proj, the MLP's fc2) divided by sqrt(2 * depth), after GPT-2.

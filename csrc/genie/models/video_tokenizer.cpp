@@ -27,7 +27,7 @@ VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int6
   embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
   position_ = register_module(
       "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
-  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count()));
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
   if (linear_path) {
@@ -47,7 +47,7 @@ VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int6
   embed_ = register_module("embed", torch::nn::Linear(code_dim, config.dim));
   position_ = register_module(
       "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
-  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid.count()));
+  transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
   if (linear_path) {

@@ -34,51 +34,70 @@ class GeneratorStateScope {
   at::Tensor former_;
 };
 
+/// What backward needs to run the function as forward did.
 struct Recompute : torch::CustomClassHolder {
   std::function<at::Tensor(const at::Tensor&)> function;
+  std::vector<at::Tensor> parameters;
   at::Tensor generator_state;
   at::ScalarType autocast_dtype = at::kFloat;  // float32 where autocast is off
 };
 
 struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
-  // `anchor` is a leaf that requires a gradient, so that the output does even where only parameters need one.
-  static Variable forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& /*anchor*/,
-                          c10::intrusive_ptr<Recompute> recompute) {
-    recompute->generator_state = generator_of(input).get_state();
+  static Variable forward(AutogradContext* ctx, const at::Tensor& input, at::TensorList parameters,
+                          const c10::intrusive_ptr<Recompute>& recompute) {
     const auto device = input.device().type();
+    recompute->parameters = parameters.vec();
+    recompute->generator_state = generator_of(input).get_state();
     if (at::autocast::is_autocast_enabled(device)) {
       recompute->autocast_dtype = at::autocast::get_autocast_dtype(device);
     }
-    ctx->save_for_backward({input});
+    variable_list saved{input};
+    saved.insert(saved.end(), parameters.begin(), parameters.end());
+    ctx->save_for_backward(std::move(saved));
     ctx->saved_data["recompute"] = c10::IValue::make_capsule(recompute);
     at::NoGradGuard no_grad;
     return recompute->function(input);
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    auto saved = ctx->get_saved_variables();
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(),
+                                "gradient checkpointing: double backward isn't supported; turn it off");
+    const auto saved = ctx->get_saved_variables();  // throws where a parameter has changed since
     const auto recompute =
         c10::static_intrusive_pointer_cast<Recompute>(ctx->saved_data["recompute"].toCapsule());
     at::AutoGradMode with_grad(true);
-    at::Tensor input = saved[0].detach().requires_grad_(saved[0].requires_grad());
+    const at::Tensor input = saved[0].detach().requires_grad_(saved[0].requires_grad());
     at::Tensor output;
     {
-      GeneratorStateScope scope(generator_of(input), recompute->generator_state);
+      GeneratorStateScope random(generator_of(input), recompute->generator_state);
       AutocastScope precision(input.device().type(), recompute->autocast_dtype);
       output = recompute->function(input);
     }
-    torch::autograd::backward({output}, {gradients[0]});
-    return {input.grad(), at::Tensor(), at::Tensor()};
+    variable_list wanted;
+    if (input.requires_grad()) wanted.push_back(input);
+    for (const auto& parameter : recompute->parameters) {
+      if (parameter.requires_grad()) wanted.push_back(parameter);
+    }
+    const auto found = torch::autograd::grad({output}, wanted, {gradients[0]}, /*retain_graph=*/false,
+                                             /*create_graph=*/false, /*allow_unused=*/true);
+    variable_list result(saved.size() + 1);  // input, parameters, and none for the function
+    size_t next = 0;
+    if (input.requires_grad()) result[0] = found[next++];
+    for (size_t i = 0; i < recompute->parameters.size(); ++i) {
+      if (recompute->parameters[i].requires_grad()) result[i + 1] = found[next++];
+    }
+    return result;
   }
 };
 
 }  // namespace
 
-at::Tensor checkpoint(std::function<at::Tensor(const at::Tensor&)> function, const at::Tensor& input) {
+at::Tensor checkpoint(std::function<at::Tensor(const at::Tensor&)> function, const at::Tensor& input,
+                      const std::vector<at::Tensor>& parameters) {
   if (!at::GradMode::is_enabled()) return function(input);
   auto recompute = c10::make_intrusive<Recompute>();
   recompute->function = std::move(function);
-  return CheckpointFunction::apply(input, at::zeros({}, input.options()).requires_grad_(true), recompute);
+  return CheckpointFunction::apply(input, at::TensorList(parameters), recompute);
 }
 
 }  // namespace genie::nn

@@ -92,12 +92,14 @@ at::Tensor CrossAttentionMLPImpl::forward(const at::Tensor& x) {
   return down_proj_->forward(activation_ == "gelu" ? at::gelu(up) : at::relu(up));
 }
 
-CrossAttentionBlockImpl::CrossAttentionBlockImpl(const CrossAttentionBlockOptions& options)
-    : attn_norm_(make_norm(options.norm_type, options.dim, kNormEps)),
-      mlp_norm_(make_norm(options.norm_type, options.dim, kNormEps)) {
+CrossAttentionBlockImpl::CrossAttentionBlockImpl(const CrossAttentionBlockOptions& options) {
+  // Made first, because it checks dim; the norms draw no random numbers.
+  CrossAttention attention(
+      CrossAttentionOptions{options.dim, options.n_heads, options.n_kv_heads, std::nullopt});
+  attn_norm_ = make_norm(options.norm_type, options.dim, kNormEps);
+  mlp_norm_ = make_norm(options.norm_type, options.dim, kNormEps);
   register_module("attn_norm", attn_norm_.ptr());
-  attn_ = register_module("attn", CrossAttention(CrossAttentionOptions{options.dim, options.n_heads,
-                                                                       options.n_kv_heads, std::nullopt}));
+  attn_ = register_module("attn", std::move(attention));
   register_module("mlp_norm", mlp_norm_.ptr());
   mlp_ = register_module("mlp", CrossAttentionMLP(options.dim, options.ffn_hidden_dim, options.activation));
 }

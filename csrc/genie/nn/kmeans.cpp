@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "genie/nn/autocast.h"
+#include "genie/ops/kernel_query.h"
+#include "genie/ops/vector_quantize/vector_quantize.h"
 
 namespace genie::nn {
 
@@ -17,6 +19,9 @@ at::Tensor nearest(const at::Tensor& points, const at::Tensor& centers) {
                     "nearest: expected points (M,D) and centers (K,D), got ", points.sizes(), " and ",
                     centers.sizes());
   const NoAutocastScope full_precision;
+  if (ops::has_kernel("genie::vector_quantize", points)) {
+    return std::get<1>(ops::vector_quantize(points, centers));
+  }
   constexpr int64_t kBlock = 4096;
   const at::Tensor half_norms = centers.square().sum(1) * 0.5;
   const at::Tensor transposed = centers.t();

@@ -26,6 +26,10 @@ at::Tensor SpatialPositionalEmbeddingImpl::forward(const at::Tensor& x) {
   return x + table();
 }
 
+void SpatialPositionalEmbeddingImpl::rebind(const std::string& name, const at::Tensor& tensor) {
+  (name == "row" ? row_ : column_) = tensor;
+}
+
 TemporalPositionalEmbeddingImpl::TemporalPositionalEmbeddingImpl(int64_t max_frames, int64_t dim) {
   TORCH_CHECK_VALUE(max_frames >= 1 && dim >= 1,
                     "TemporalPositionalEmbedding: max_frames and dim must be at least 1, got ", max_frames,
@@ -44,6 +48,10 @@ at::Tensor TemporalPositionalEmbeddingImpl::forward(const at::Tensor& x, int64_t
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(3) == frame_.size(1),
                     "TemporalPositionalEmbedding: expected (B,T,N,", frame_.size(1), "), got ", x.sizes());
   return x + table(x.size(1), offset).unsqueeze(1);
+}
+
+void TemporalPositionalEmbeddingImpl::rebind(const std::string&, const at::Tensor& tensor) {
+  frame_ = tensor;
 }
 
 CombinedPositionalEmbeddingImpl::CombinedPositionalEmbeddingImpl(int64_t max_frames, int64_t rows,

@@ -15,8 +15,8 @@ RoPEAttentionImpl::RoPEAttentionImpl(const RoPEAttentionOptions& options) : opti
   TORCH_CHECK_VALUE(options.dim >= 1 && options.num_heads >= 1,
                     "RoPEAttention: dim and num_heads must be at least 1, got dim=", options.dim,
                     ", num_heads=", options.num_heads);
-  TORCH_CHECK_VALUE(options.dim % options.num_heads == 0, "RoPEAttention: dim=", options.dim,
-                    " is not divisible by num_heads=", options.num_heads);
+  TORCH_CHECK_VALUE(options.head_dim > 0 || options.dim % options.num_heads == 0,
+                    "RoPEAttention: dim=", options.dim, " is not divisible by num_heads=", options.num_heads);
   TORCH_CHECK_VALUE(options.grid_size >= 1, "RoPEAttention: grid_size must be at least 1, got ",
                     options.grid_size);
   for (const double rate : {options.attn_drop, options.proj_drop}) {
@@ -24,12 +24,12 @@ RoPEAttentionImpl::RoPEAttentionImpl(const RoPEAttentionOptions& options) : opti
                       "RoPEAttention: dropout rates must be in [0, 1), got attn_drop=", options.attn_drop,
                       ", proj_drop=", options.proj_drop);
   }
-  head_dim_ = options.dim / options.num_heads;
+  head_dim_ = options.head_dim > 0 ? options.head_dim : options.dim / options.num_heads;
   scale_ = options.qk_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim_)));
+  const int64_t inner = head_dim_ * options.num_heads;
   qkv_ = register_module(
-      "qkv",
-      torch::nn::Linear(torch::nn::LinearOptions(options.dim, 3 * options.dim).bias(options.qkv_bias)));
-  proj_ = register_module("proj", torch::nn::Linear(options.dim, options.dim));
+      "qkv", torch::nn::Linear(torch::nn::LinearOptions(options.dim, 3 * inner).bias(options.qkv_bias)));
+  proj_ = register_module("proj", torch::nn::Linear(inner, options.dim));
 }
 
 RoPEAttentionImpl::Positions RoPEAttentionImpl::resolve(const at::Tensor& x, const TokenGrid& grid) const {

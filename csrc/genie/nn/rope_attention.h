@@ -22,6 +22,7 @@ struct RoPEAttentionOptions {
   bool use_sdpa = true;  ///< false computes the weights explicitly; the result is the same
   int64_t grid_size = 14;
   bool is_causal = false;  ///< a token sees itself and the tokens before it in the sequence
+  int64_t head_dim = 0;    ///< dim / num_heads where 0
 };
 
 /// Where the tokens of a call lie. Without `mask` they are the ids 0 .. T*H*W - 1.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "genie/ops/kernel_query.h"
 #include "genie/ops/st_attention/st_attention.h"
 
 namespace genie::nn {
@@ -32,14 +33,15 @@ at::Tensor STAttentionBase::project(const at::Tensor& x) {
 
 at::Tensor STAttentionBase::attend(const at::Tensor& x, Axis axis, bool causal) {
   const at::Tensor qkv = project(x);
-  const bool drops = is_training() && options_.attn_drop > 0;
-  const at::Tensor out = drops ? attend_with_dropout(qkv, axis, causal)
-                               : ops::st_attention(qkv, axis == Axis::space ? "space" : "time", causal,
-                                                   /*qk_norm=*/true, scale_);
+  const double drop = is_training() ? options_.attn_drop : 0.0;
+  const at::Tensor out = drop == 0 && ops::has_kernel("genie::st_attention", qkv)
+                             ? ops::st_attention(qkv, axis == Axis::space ? "space" : "time", causal,
+                                                 /*qk_norm=*/true, scale_)
+                             : attend_unfused(qkv, axis, causal, drop);
   return at::dropout(proj_->forward(out), options_.proj_drop, is_training());
 }
 
-at::Tensor STAttentionBase::attend_with_dropout(const at::Tensor& qkv, Axis axis, bool causal) const {
+at::Tensor STAttentionBase::attend_unfused(const at::Tensor& qkv, Axis axis, bool causal, double drop) const {
   const at::Tensor qk = normalized(qkv.narrow(3, 0, 2));
   // (B,T,N,H,d) -> sequences (S,H,L,d) along the axis.
   const auto sequences = [axis](const at::Tensor& t) {
@@ -47,7 +49,7 @@ at::Tensor STAttentionBase::attend_with_dropout(const at::Tensor& qkv, Axis axis
   };
   const at::Tensor out =
       at::scaled_dot_product_attention(sequences(qk.select(3, 0)), sequences(qk.select(3, 1)),
-                                       sequences(qkv.select(3, 2)), {}, options_.attn_drop, causal, scale_);
+                                       sequences(qkv.select(3, 2)), {}, drop, causal, scale_);
   const int64_t batch = qkv.size(0), frames = qkv.size(1), tokens = qkv.size(2), heads = options_.num_heads;
   const std::vector<int64_t> merged = {batch, frames, tokens, heads * head_dim_};
   if (axis == Axis::space) return out.transpose(1, 2).reshape(merged);

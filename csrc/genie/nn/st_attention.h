@@ -40,7 +40,8 @@ class STAttentionBase : public torch::nn::Module {
  private:
   at::Tensor project(const at::Tensor& x);            // packed qkv (B,T,N,3,H,d)
   at::Tensor normalized(const at::Tensor& qk) const;  // per-head LayerNorm
-  at::Tensor attend_with_dropout(const at::Tensor& qkv, Axis axis, bool causal) const;
+  // With dropout, and where the fused op has no kernel.
+  at::Tensor attend_unfused(const at::Tensor& qkv, Axis axis, bool causal, double drop) const;
 
   STAttentionOptions options_;
   int64_t head_dim_;

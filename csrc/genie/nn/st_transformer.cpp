@@ -2,53 +2,36 @@
 
 #include <ATen/ATen.h>
 
+#include "genie/nn/area_block.h"
 #include "genie/nn/checkpoint.h"
+#include "genie/nn/rms_norm.h"
 
 namespace genie::nn {
 
-STMLPImpl::STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_features,
-                     std::string act_layer, double drop)
-    : act_layer_(std::move(act_layer)), drop_(drop) {
-  TORCH_CHECK_VALUE(act_layer_ == "gelu" || act_layer_ == "silu" || act_layer_ == "relu",
-                    "STMLP: act_layer must be gelu, silu or relu, got '", act_layer_, "'");
-  TORCH_CHECK_VALUE(drop >= 0 && drop < 1, "STMLP: drop must be in [0, 1), got ", drop);
-  fc1_ = register_module("fc1", torch::nn::Linear(in_features, hidden_features));
-  fc2_ = register_module("fc2", torch::nn::Linear(hidden_features, out_features));
-}
-
-at::Tensor STMLPImpl::forward(const at::Tensor& x) {
-  at::Tensor hidden = fc1_->forward(x);
-  hidden = act_layer_ == "gelu"   ? at::gelu(hidden)
-           : act_layer_ == "silu" ? at::silu(hidden)
-                                  : at::relu(hidden);
-  hidden = fc2_->forward(at::dropout(hidden, drop_, is_training()));
-  return at::dropout(hidden, drop_, is_training());
-}
-
-DropPathImpl::DropPathImpl(double drop_prob) : drop_prob_(drop_prob) {
-  TORCH_CHECK_VALUE(drop_prob >= 0 && drop_prob < 1, "DropPath: drop_prob must be in [0, 1), got ",
-                    drop_prob);
-}
-
-at::Tensor DropPathImpl::forward(const at::Tensor& x) {
-  if (drop_prob_ == 0 || !is_training()) return x;
-  std::vector<int64_t> shape(x.dim(), 1);
-  shape[0] = x.size(0);
-  const double keep = 1 - drop_prob_;
-  return x * at::empty(shape, x.options()).bernoulli_(keep).div_(keep);
-}
-
 STTransformerBlockImpl::STTransformerBlockImpl(const STBlockOptions& options) {
   const int64_t dim = options.attention.dim;
-  const auto norm = [&] { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-5)); };
-  norm1_spatial_ = register_module("norm1_spatial", norm());
-  attn_spatial_ = register_module("attn_spatial", STSpatialAttention(options.attention));
-  norm1_temporal_ = register_module("norm1_temporal", norm());
+  const auto add_norm = [&](const char* name) {
+    auto norm = make_norm(options.norm_layer, dim, 1e-5);
+    register_module(name, norm.ptr());
+    return norm;
+  };
+  norm1_spatial_ = add_norm("norm1_spatial");
+  if (options.vit5) {
+    attn_vit5_ = register_module("attn_spatial", ViT5Attention(*options.vit5));
+  } else {
+    attn_spatial_ = register_module("attn_spatial", STSpatialAttention(options.attention));
+  }
+  norm1_temporal_ = add_norm("norm1_temporal");
   attn_temporal_ = register_module("attn_temporal", STTemporalAttention(options.attention));
-  norm2_ = register_module("norm2", norm());
+  norm2_ = add_norm("norm2");
   mlp_ = register_module(
-      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, "gelu", options.drop));
+      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, options.act_layer, options.drop));
   drop_path_ = register_module("drop_path", DropPath(options.drop_path));
+}
+
+at::Tensor STTransformerBlockImpl::attend_in_frames(const at::Tensor& x) {
+  if (attn_vit5_.is_empty()) return attn_spatial_->forward(x);
+  return attn_vit5_->forward(x.flatten(0, 1)).view(x.sizes());
 }
 
 at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
@@ -60,39 +43,96 @@ at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
                       " tokens; or pass (B,T,N,C)");
     x = x.view({x.size(0), *num_frames, -1, x.size(2)});
   }
-  x = x + drop_path_->forward(attn_spatial_->forward(norm1_spatial_->forward(x)));
-  x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_->forward(x), causal));
-  x = x + drop_path_->forward(mlp_->forward(norm2_->forward(x)));
+  x = x + drop_path_->forward(attend_in_frames(norm1_spatial_.forward(x)));
+  x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_.forward(x), causal));
+  x = x + drop_path_->forward(mlp_->forward(norm2_.forward(x)));
   return x.view(input.sizes());
 }
 
 at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
                                                   int64_t layer) {
-  at::Tensor x = input + attn_spatial_->forward(norm1_spatial_->forward(input));
-  x = x + attn_temporal_->forward_cached(norm1_temporal_->forward(x), cache, layer);
-  return x + mlp_->forward(norm2_->forward(x));
+  at::Tensor x = input + attend_in_frames(norm1_spatial_.forward(input));
+  x = x + attn_temporal_->forward_cached(norm1_temporal_.forward(x), cache, layer);
+  return x + mlp_->forward(norm2_.forward(x));
 }
 
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {
   TORCH_CHECK_VALUE(options.depth >= 0 && options.num_patches_per_frame >= 1,
                     "STTransformer: depth must be >= 0 and num_patches_per_frame >= 1, got ", options.depth,
                     " and ", options.num_patches_per_frame);
-  blocks_ = register_module("blocks", torch::nn::ModuleList());
-  for (int64_t layer = 0; layer < options.depth; ++layer) {
-    STBlockOptions block;
-    block.attention = {.dim = options.dim,
-                       .num_heads = options.num_heads,
-                       .qkv_bias = options.qkv_bias,
-                       .qk_scale = options.qk_scale,
-                       .attn_drop = options.attn_drop_rate,
-                       .proj_drop = options.drop_rate,
-                       .head_dim = options.head_dim};
-    block.mlp_ratio = options.mlp_ratio;
-    block.drop = options.drop_rate;
-    block.drop_path = options.depth > 1 ? options.drop_path_rate * layer / (options.depth - 1) : 0.0;
-    blocks_->push_back(STTransformerBlock(block));
+  if (options.frame.vit5) {
+    cls_token_ = register_parameter("cls_token", at::randn({options.dim}) * 0.02);
+    registers_ =
+        register_parameter("registers", at::randn({options.frame.num_registers, options.dim}) * 0.02);
   }
+  blocks_ = register_module("blocks", torch::nn::ModuleList());
+  for (int64_t layer = 0; layer < options.depth; ++layer) blocks_->push_back(make_block(layer));
   norm_ = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.dim}).eps(1e-5)));
+}
+
+std::shared_ptr<VideoBlock> STTransformerImpl::make_block(int64_t layer) const {
+  const STTransformerOptions& o = options_;
+  const double drop_path =
+      o.depth > 1 ? o.drop_path_rate * static_cast<double>(layer) / static_cast<double>(o.depth - 1) : 0.0;
+  const auto& area = o.frame.area;
+  if (area && area->first_layer <= layer && layer < area->end_layer) {
+    AreaBlockOptions block;
+    block.attention.area = {.attention = {.dim = o.dim,
+                                          .num_heads = o.num_heads,
+                                          .qkv_bias = o.qkv_bias,
+                                          .qk_scale = o.qk_scale,
+                                          .attn_drop = o.attn_drop_rate,
+                                          .proj_drop = o.drop_rate,
+                                          .head_dim = o.head_dim},
+                            .spatial_splits = area->splits.spatial,
+                            .temporal_splits = area->splits.temporal,
+                            .residual_scale = area->residual_scale};
+    block.attention.rows = o.frame.rows;
+    block.attention.columns = o.frame.columns;
+    block.attention.num_frames = o.num_frames;
+    block.mlp_ratio = o.mlp_ratio;
+    block.drop = o.drop_rate;
+    block.drop_path = drop_path;
+    return AreaBlock(block).ptr();
+  }
+  STBlockOptions block;
+  block.attention = {.dim = o.dim,
+                     .num_heads = o.num_heads,
+                     .qkv_bias = o.qkv_bias,
+                     .qk_scale = o.qk_scale,
+                     .attn_drop = o.attn_drop_rate,
+                     .proj_drop = o.drop_rate,
+                     .head_dim = o.head_dim};
+  block.mlp_ratio = o.mlp_ratio;
+  block.drop = o.drop_rate;
+  block.drop_path = drop_path;
+  if (o.frame.vit5) {
+    block.vit5 =
+        ViT5AttentionOptions{.hidden_dim = o.dim,
+                             .num_heads = o.num_heads,
+                             .num_patches_h = o.frame.rows,
+                             .num_patches_w = o.frame.columns,
+                             .num_registers = o.frame.num_registers,
+                             .qk_norm = "rmsnorm",
+                             .attn_dropout = o.attn_drop_rate,
+                             .proj_dropout = o.drop_rate,
+                             .qkv_bias = o.qkv_bias,
+                             .out_proj_bias = true,
+                             .scale = o.qk_scale,
+                             .head_dim = o.head_dim,
+                             .num_plain_tokens = o.num_patches_per_frame - o.frame.rows * o.frame.columns};
+  }
+  return STTransformerBlock(block).ptr();
+}
+
+at::Tensor STTransformerImpl::with_registers(const at::Tensor& x) const {
+  if (!cls_token_.defined()) return x;
+  const at::Tensor added = at::cat({cls_token_.unsqueeze(0), registers_}).to(x.scalar_type());
+  return at::cat({x, added.expand({x.size(0), x.size(1), added.size(0), added.size(1)})}, 2);
+}
+
+void STTransformerImpl::rebind(const std::string& name, const at::Tensor& tensor) {
+  (name == "cls_token" ? cls_token_ : registers_) = tensor;
 }
 
 at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, const AfterBlock& after_block) {
@@ -104,31 +144,35 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, cons
                       " tokens are no multiple of num_patches_per_frame=", options_.num_patches_per_frame);
     x = x.view({x.size(0), -1, options_.num_patches_per_frame, x.size(2)});
   }
+  const int64_t tokens = x.size(2);
+  x = with_registers(x);
   int64_t layer = 0;
   for (const auto& module : *blocks_) {
-    auto* block = module->as<STTransformerBlockImpl>();
+    // Backward may come when nobody else holds the module any more.
+    const auto block = std::dynamic_pointer_cast<VideoBlock>(module);
     if (options_.gradient_checkpointing && is_training()) {
-      x = checkpoint([block, causal](const at::Tensor& h) { return block->forward(h, causal); }, x);
+      x = checkpoint([block, causal](const at::Tensor& h) { return block->forward_frames(h, causal); }, x,
+                     block->parameters());
     } else {
-      x = block->forward(x, causal);
+      x = block->forward_frames(x, causal);
     }
     if (after_block) x = after_block(layer, x);
     ++layer;
   }
-  return norm_->forward(x).view(input.sizes());
+  return norm_->forward(x.narrow(2, 0, tokens)).view(input.sizes());
 }
 
 at::Tensor STTransformerImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
                                              const AfterBlock& after_block) {
   TORCH_CHECK(!is_training(), "STTransformer: the temporal cache is for inference; call eval() first");
-  at::Tensor x = input;
+  at::Tensor x = with_registers(input);
   int64_t layer = 0;
   for (const auto& module : *blocks_) {
-    x = module->as<STTransformerBlockImpl>()->forward_cached(x, cache, layer);
+    x = std::dynamic_pointer_cast<VideoBlock>(module)->forward_cached(x, cache, layer);
     if (after_block) x = after_block(layer, x);
     ++layer;
   }
-  return norm_->forward(x);
+  return norm_->forward(x.narrow(2, 0, input.size(2)));
 }
 
 }  // namespace genie::nn

@@ -122,6 +122,14 @@ void VectorQuantizerImpl::discard_statistics() {
   batch_sample_ = at::Tensor();
 }
 
+void VectorQuantizerImpl::rebind(const std::string& name, const at::Tensor& tensor) {
+  if (name == "codebook") codebook_ = tensor;
+  if (name == "ema_count") ema_count_ = tensor;
+  if (name == "ema_sum") ema_sum_ = tensor;
+  if (name == "unused_steps") unused_steps_ = tensor;
+  if (name == "initialized") initialized_ = tensor;
+}
+
 CodebookUsage VectorQuantizerImpl::take_usage() {
   CodebookUsage usage;
   if (!usage_.defined()) return usage;

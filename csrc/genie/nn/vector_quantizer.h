@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "genie/config/model_config.h"
+#include "genie/nn/rebindable.h"
 
 namespace genie::nn {
 
@@ -29,7 +30,7 @@ struct CodebookUsage {
 /// new entries: that way accumulated batches count once and a skipped step changes nothing. Entries unused
 /// for dead_code_steps updates restart at badly served encodings of the last batch. With kmeans_init the
 /// first training batch places all entries.
-class VectorQuantizerImpl : public torch::nn::Module {
+class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
  public:
   explicit VectorQuantizerImpl(const config::QuantizerConfig& config);
 
@@ -48,6 +49,8 @@ class VectorQuantizerImpl : public torch::nn::Module {
   void discard_statistics();
   /// Usage over the updates since the last call.
   CodebookUsage take_usage();
+
+  void rebind(const std::string& name, const at::Tensor& tensor) override;
 
  private:
   void gather(const at::Tensor& x, const at::Tensor& indices);

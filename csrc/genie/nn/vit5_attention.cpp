@@ -36,9 +36,10 @@ void check_options(const ViT5AttentionOptions& o) {
   TORCH_CHECK_VALUE(o.hidden_dim >= 1 && o.num_heads >= 1,
                     "ViT5Attention: hidden_dim and num_heads must be at least 1, got hidden_dim=",
                     o.hidden_dim, ", num_heads=", o.num_heads);
-  TORCH_CHECK_VALUE(o.hidden_dim % o.num_heads == 0, "ViT5Attention: hidden_dim=", o.hidden_dim,
+  TORCH_CHECK_VALUE(o.head_dim > 0 || o.hidden_dim % o.num_heads == 0,
+                    "ViT5Attention: hidden_dim=", o.hidden_dim,
                     " is not divisible by num_heads=", o.num_heads);
-  const int64_t head_dim = o.hidden_dim / o.num_heads;
+  const int64_t head_dim = o.head_dim > 0 ? o.head_dim : o.hidden_dim / o.num_heads;
   TORCH_CHECK_VALUE(head_dim % 4 == 0, "ViT5Attention: head_dim=", head_dim, " (hidden_dim=", o.hidden_dim,
                     " / num_heads=", o.num_heads, ") is not divisible by 4, which the rotation needs");
   TORCH_CHECK_VALUE(o.num_patches_h >= 0 && o.num_patches_w >= 0 && o.num_registers >= 0,
@@ -80,20 +81,22 @@ void HeadNormImpl::pretty_print(std::ostream& stream) const {
 ViT5AttentionImpl::ViT5AttentionImpl(const ViT5AttentionOptions& options) : options_(options) {
   check_options(options);
   const int64_t dim = options.hidden_dim;
-  head_dim_ = dim / options.num_heads;
+  head_dim_ = options.head_dim > 0 ? options.head_dim : dim / options.num_heads;
+  const int64_t inner = head_dim_ * options.num_heads;
   scale_ = options.scale.value_or(1 / std::sqrt(static_cast<double>(head_dim_)));
   qkv_ = register_module("qkv",
-                         torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * dim).bias(options.qkv_bias)));
-  proj_ = register_module("proj",
-                          torch::nn::Linear(torch::nn::LinearOptions(dim, dim).bias(options.out_proj_bias)));
+                         torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * inner).bias(options.qkv_bias)));
+  proj_ = register_module(
+      "proj", torch::nn::Linear(torch::nn::LinearOptions(inner, dim).bias(options.out_proj_bias)));
   if (options.qk_norm) {
     q_norm_ = register_module("q_norm", HeadNorm(head_dim_, *options.qk_norm == "layernorm"));
     k_norm_ = register_module("k_norm", HeadNorm(head_dim_, *options.qk_norm == "layernorm"));
   }
   const int64_t side = square_root(options.num_registers);
-  angles_ = at::cat({grid_angles(options.num_patches_h, options.num_patches_w, head_dim_, options.rope_base),
-                     at::zeros({options.has_cls ? 1 : 0, head_dim_}, at::kDouble),
-                     grid_angles(side, side, head_dim_, options.reg_rope_base)});
+  angles_ =
+      at::cat({grid_angles(options.num_patches_h, options.num_patches_w, head_dim_, options.rope_base),
+               at::zeros({options.num_plain_tokens + (options.has_cls ? 1 : 0), head_dim_}, at::kDouble),
+               grid_angles(side, side, head_dim_, options.reg_rope_base)});
   rebuild_derived_buffers();
 }
 
@@ -127,7 +130,7 @@ at::Tensor ViT5AttentionImpl::forward(const at::Tensor& x) {
   if (drop == 0 && ops::has_kernel("genie::area_attention", q)) {
     const at::Tensor starts = at::arange(batch + 1, x.options().dtype(at::kLong)) * tokens;
     out = ops::area_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), starts, tokens, scale_)
-              .view({batch, tokens, options_.hidden_dim});
+              .view({batch, tokens, heads * head_dim_});
   } else {
     out = at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), {}, drop,
                                            false, scale_)

@@ -30,6 +30,8 @@ struct ViT5AttentionOptions {
   bool qkv_bias = false;
   bool out_proj_bias = false;
   std::optional<double> scale = std::nullopt;  ///< head_dim^-0.5 where absent; 0 is honoured
+  int64_t head_dim = 0;                        ///< hidden_dim / num_heads where 0
+  int64_t num_plain_tokens = 0;  ///< further tokens between patches and CLS, which aren't turned either
 };
 
 /// Norm of each head's queries or keys: RMS or LayerNorm without bias, learned weight, eps 1e-6, float32
@@ -48,8 +50,8 @@ class HeadNormImpl : public torch::nn::Module, public Rebindable {
 TORCH_MODULE(HeadNorm);
 
 /// Self-attention with register-aware 2-D rotary positions and norms of queries and keys (NVIDIA
-/// nvSubquadratic, nvsubquadratic/modules/vit5_attention.py). The tokens are [patches row by row, CLS if
-/// has_cls, registers].
+/// nvSubquadratic, nvsubquadratic/modules/vit5_attention.py). The tokens are [patches row by row, plain
+/// ones, CLS if has_cls, registers].
 class ViT5AttentionImpl : public torch::nn::Module, public DerivedBuffers {
  public:
   explicit ViT5AttentionImpl(const ViT5AttentionOptions& options);

@@ -10,7 +10,7 @@
 #include "genie/models/genie.h"
 #include "genie/nn/kmeans.h"
 #include "genie/python/bindings.h"
-#include "genie/python/module_methods.h"
+#include "genie/python/module_handle.h"
 
 namespace genie::python {
 namespace {
@@ -44,7 +44,7 @@ nn::PatchGrid tokenizer_grid(const Config& config) {
 }
 
 void bind_video_tokenizer(py::module_& m) {
-  bind_module<VideoTokenizerImpl>(m, "VideoTokenizer", "See genie_cpp.models.VideoTokenizer.")
+  module_class<VideoTokenizerImpl>(m, "VideoTokenizer")
       .def(py::init([](const Config& config) {
              config::validate(config);
              const auto& data = config.data;
@@ -75,7 +75,7 @@ void bind_video_tokenizer(py::module_& m) {
 }
 
 void bind_latent_action(py::module_& m) {
-  bind_module<LatentActionModelImpl>(m, "LatentActionModel", "See genie_cpp.models.LatentActionModel.")
+  module_class<LatentActionModelImpl>(m, "LatentActionModel")
       .def(py::init([](const Config& config) {
              config::validate(config);
              const auto& data = config.data;
@@ -97,12 +97,13 @@ void bind_latent_action(py::module_& m) {
           },
           "video"_a, "hidden"_a = py::none())
       .def("infer", &LatentActionModelImpl::infer, "video"_a, NoGil())
+      .def("predict", &LatentActionModelImpl::predict, "video"_a, "actions"_a, NoGil())
       .def_property_readonly("num_frames", &LatentActionModelImpl::num_frames)
       .def_property_readonly("num_actions", &LatentActionModelImpl::num_actions);
 }
 
 void bind_dynamics(py::module_& m) {
-  bind_module<DynamicsModelImpl>(m, "DynamicsModel", "See genie_cpp.models.DynamicsModel.")
+  module_class<DynamicsModelImpl>(m, "DynamicsModel")
       .def(py::init([](const Config& config) {
              config::validate(config);
              return std::make_shared<DynamicsModelImpl>(
@@ -136,21 +137,30 @@ void bind_dynamics(py::module_& m) {
 }
 
 void bind_genie(py::module_& m) {
-  bind_module<GenieImpl>(m, "Genie", "See genie_cpp.models.Genie.")
+  module_class<GenieImpl>(m, "Genie")
       .def(py::init([](const Config& config) {
              config::validate(config);
              return std::make_shared<GenieImpl>(config);
            }),
            "config"_a, NoGil())
-      .def_property_readonly("config", [](const GenieImpl& genie) { return genie.config(); })
-      .def_property_readonly("tokenizer", [](GenieImpl& genie) { return genie.tokenizer().ptr(); })
-      .def_property_readonly("latent_action", [](GenieImpl& genie) { return genie.latent_action().ptr(); })
-      .def_property_readonly("dynamics", [](GenieImpl& genie) { return genie.dynamics().ptr(); });
+      .def_property_readonly("config", [](const GenieImpl& genie) { return genie.config(); });
+}
+
+/// The models' own classes, so that each can be called by itself.
+void bind_parts(py::module_& m) {
+  module_class<VideoEncoderImpl>(m, "VideoEncoder").def("forward", &VideoEncoderImpl::forward, NoGil());
+  module_class<VideoDecoderImpl>(m, "VideoDecoder").def("forward", &VideoDecoderImpl::forward, NoGil());
+  module_class<ActionEncoderImpl>(m, "ActionEncoder").def("forward", &ActionEncoderImpl::forward, NoGil());
+  module_class<FramePredictorImpl>(m, "FramePredictor").def("forward", &FramePredictorImpl::forward, NoGil());
+  module_class<TokenEmbeddingImpl>(m, "TokenEmbedding").def("forward", &TokenEmbeddingImpl::forward, NoGil());
+  module_class<ActionEmbeddingImpl>(m, "ActionEmbedding")
+      .def("forward", &ActionEmbeddingImpl::forward, NoGil());
 }
 
 }  // namespace
 
 void bind_models(py::module_& m) {
+  bind_parts(m);
   bind_video_tokenizer(m);
   bind_latent_action(m);
   bind_dynamics(m);

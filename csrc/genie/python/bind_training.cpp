@@ -8,7 +8,7 @@
 
 #include "genie/config/config.h"
 #include "genie/python/bindings.h"
-#include "genie/python/module_methods.h"
+#include "genie/python/no_gil.h"
 #include "genie/training/run.h"
 
 namespace genie::python {

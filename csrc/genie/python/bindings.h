@@ -8,6 +8,7 @@ namespace genie::python {
 void bind_config(pybind11::module_& m);
 void bind_data(pybind11::module_& m);
 void bind_models(pybind11::module_& m);
+void bind_nn(pybind11::module_& m);
 void bind_training(pybind11::module_& m);
 
 }  // namespace genie::python

@@ -1,0 +1,42 @@
+#include "genie/nn/mlp.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+#include <vector>
+
+namespace genie::nn {
+
+STMLPImpl::STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_features,
+                     std::string act_layer, double drop)
+    : act_layer_(std::move(act_layer)), drop_(drop) {
+  TORCH_CHECK_VALUE(act_layer_ == "gelu" || act_layer_ == "silu" || act_layer_ == "relu",
+                    "STMLP: act_layer must be gelu, silu or relu, got '", act_layer_, "'");
+  TORCH_CHECK_VALUE(drop >= 0 && drop < 1, "STMLP: drop must be in [0, 1), got ", drop);
+  fc1_ = register_module("fc1", torch::nn::Linear(in_features, hidden_features));
+  fc2_ = register_module("fc2", torch::nn::Linear(hidden_features, out_features));
+}
+
+at::Tensor STMLPImpl::forward(const at::Tensor& x) {
+  at::Tensor hidden = fc1_->forward(x);
+  hidden = act_layer_ == "gelu"   ? at::gelu(hidden)
+           : act_layer_ == "silu" ? at::silu(hidden)
+                                  : at::relu(hidden);
+  hidden = fc2_->forward(at::dropout(hidden, drop_, is_training()));
+  return at::dropout(hidden, drop_, is_training());
+}
+
+DropPathImpl::DropPathImpl(double drop_prob) : drop_prob_(drop_prob) {
+  TORCH_CHECK_VALUE(drop_prob >= 0 && drop_prob < 1, "DropPath: drop_prob must be in [0, 1), got ",
+                    drop_prob);
+}
+
+at::Tensor DropPathImpl::forward(const at::Tensor& x) {
+  if (drop_prob_ == 0 || !is_training()) return x;
+  std::vector<int64_t> shape(x.dim(), 1);
+  shape[0] = x.size(0);
+  const double keep = 1 - drop_prob_;
+  return x * at::empty(shape, x.options()).bernoulli_(keep).div_(keep);
+}
+
+}  // namespace genie::nn

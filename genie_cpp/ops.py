@@ -1,0 +1,112 @@
+"""The fused operations, `torch.ops.genie.*`, with types and documentation.
+
+They are ordinary torch operations: differentiable, usable under `torch.compile` and autocast, in
+float32, bfloat16 (computed in float32) and float64. Wrong shapes and values raise ValueError, wrong
+dtypes TypeError.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genie_cpp import _C  # noqa: F401  (registers the operations)
+
+__all__ = ["area_attention", "maskgit_step", "rope_3d", "rope_register", "st_attention", "vector_quantize"]
+
+
+def st_attention(
+    qkv: Tensor, axis: str, causal: bool = False, qk_norm: bool = False, scale: float | None = None
+) -> Tensor:
+    """Attention along one axis of a video, straight from the joint projection.
+
+    qkv (B,T,N,3,heads,head_dim); `axis` "space": the N positions of a frame attend to each other,
+    "time": the T frames of a position. `causal`: an element sees itself and what comes before it on that
+    axis. `qk_norm`: LayerNorm of each head's queries and keys, without weights, eps 1e-6. `scale`:
+    head_dim^-0.5 where None. Returns (B,T,N,heads*head_dim). Double backward isn't supported.
+    """
+    return torch.ops.genie.st_attention(qkv, axis, causal, qk_norm, scale)
+
+
+def area_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    scale: float | None = None,
+    frame_ids: Tensor | None = None,
+) -> Tensor:
+    """Attention inside segments of any length that lie one after another, without padding.
+
+    q, k, v (total,heads,head_dim); cu_seqlens (segments+1), int32 or int64, from 0 to total; max_seqlen
+    at least the longest segment. With frame_ids (total) a token sees only tokens of its segment whose
+    frame isn't later than its own. Returns (total,heads,head_dim). A segment's result depends on its own
+    tokens alone, to the bit. Double backward isn't supported.
+    """
+    return torch.ops.genie.area_attention(q, k, v, cu_seqlens, max_seqlen, scale, frame_ids)
+
+
+def rope_3d(x: Tensor, positions: Tensor, height: int, width: int, transpose: bool = False) -> Tensor:
+    """V-JEPA 2's rotary positions (arXiv 2506.09985) of x (B,N,...,head_dim).
+
+    positions int64, (N) or (B,N): token ids in frames of height x width tokens. Neighbouring channels
+    form the pairs while the angles are tiled, as the published weights need it. `transpose` applies the
+    transposed map.
+    """
+    return torch.ops.genie.rope_3d(x, positions, height, width, transpose)
+
+
+def rope_register(x: Tensor, cos: Tensor, sin: Tensor, transpose: bool = False) -> Tensor:
+    """ViT-5's rotary positions of x (B,N,...,head_dim) by tables (N,head_dim): in each half of the head
+    channel c pairs with c + head_dim/4. The tables are float32, float64 for float64 x, and have no
+    gradient."""
+    return torch.ops.genie.rope_register(x, cos, sin, transpose)
+
+
+def vector_quantize(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code of each vector: x (M,D), codebook (K,D) to (codes (M,D), int64 indices (M)).
+
+    Of equally near codes the first is taken. The gradient goes to the codebook, not to x.
+    """
+    quantized, indices = torch.ops.genie.vector_quantize(x, codebook)
+    return quantized, indices
+
+
+def maskgit_step(
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    sample_noise: Tensor,
+    confidence_noise: Tensor,
+    num_masked: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    confidence_temperature: float = 0.0,
+    unmask: str = "confidence",
+) -> tuple[Tensor, Tensor]:
+    """One step of MaskGIT decoding (Chang et al. 2022, arXiv 2202.04200): (tokens, mask) after it.
+
+    logits (B,N,K); tokens int64 (B,N); mask bool (B,N), True where masked; noise (B,N) uniform in [0,1).
+    Draws a code for each masked position (by inverse CDF at `sample_noise`, from softmax(logits /
+    temperature) cut by top_k and top_p; temperature 0 takes the most probable) and keeps the most
+    confident, so that `num_masked` positions of each sample stay masked. The confidence is the
+    log-probability softmax(logits) gives the code, plus `confidence_temperature` times Gumbel noise;
+    with unmask="random" it is `confidence_noise`. Has no gradient.
+    """
+    new_tokens, new_mask = torch.ops.genie.maskgit_step(
+        logits,
+        tokens,
+        mask,
+        sample_noise,
+        confidence_noise,
+        num_masked,
+        temperature,
+        top_k,
+        top_p,
+        confidence_temperature,
+        unmask,
+    )
+    return new_tokens, new_mask
