@@ -271,6 +271,74 @@ def test_training_and_evaluation_mode_reach_the_core() -> None:
         assert model.to("cpu").device.type == "cpu"
 
 
+@torch.no_grad()
+def test_a_whole_world_copies_pickles_and_loads_its_state(model: Genie) -> None:
+    prompt, actions = random_tokens(1, 5), random_actions(3, 6)
+    expected = model.generate(prompt, actions, seed=1, temperature=2)
+    fresh = Genie(tiny_config())
+    assert not torch.equal(fresh.eval().generate(prompt, actions, seed=1, temperature=2), expected)
+    fresh.load_state_dict(model.state_dict(), strict=True)
+    for same in (fresh, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert isinstance(same.tokenizer, VideoTokenizer) and same.config == model.config
+        assert torch.equal(same.generate(prompt, actions, seed=1, temperature=2), expected)
+        same.dynamics.head.bias.fill_(0).add_(torch.arange(CODES))
+        assert not torch.equal(same.generate(prompt, actions, seed=1, temperature=2), expected)
+    assert torch.equal(model.generate(prompt, actions, seed=1, temperature=2), expected)
+
+
+@torch.no_grad()
+def test_one_model_of_a_world_copies_by_itself(model: Genie) -> None:
+    tokenizer = copy.deepcopy(model.tokenizer)
+    assert torch.equal(tokenizer.encode(random_video(1)), model.tokenizer.encode(random_video(1)))
+
+
+@torch.no_grad()
+def test_an_assigned_state_dict_is_what_the_core_computes_with(model: Genie) -> None:
+    fresh = Genie(tiny_config()).eval()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fresh.load_state_dict(state, assign=True)
+    video, tokens, actions = random_video(1), random_tokens(FRAMES, 1), random_actions(FRAMES - 1, 2)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    assert torch.equal(fresh.tokenizer.encode(video), model.tokenizer.encode(video))
+    assert torch.equal(fresh.latent_action.infer(video), model.latent_action.infer(video))
+    assert torch.equal(fresh.dynamics(tokens, actions, mask), model.dynamics(tokens, actions, mask))
+
+
+@torch.no_grad()
+def test_models_run_in_float64(model: Genie) -> None:
+    double = copy.deepcopy(model).double()
+    tokens, actions = random_tokens(FRAMES, 1), random_actions(FRAMES - 1, 2)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    logits = double.dynamics(tokens, actions, mask)
+    assert logits.dtype == torch.float64
+    assert largest_difference(logits, model.dynamics(tokens, actions, mask).double()) <= 1e-3
+
+
+def test_hooks_on_models_run_and_parts_refuse_them(model: Genie) -> None:
+    calls: list[int] = []
+    handle = model.tokenizer.register_forward_hook(lambda *_: calls.append(1))
+    model.tokenizer(random_video(1))
+    handle.remove()
+    assert calls == [1]
+    with pytest.raises(RuntimeError, match="never run"):
+        model.tokenizer.encoder.register_forward_hook(lambda *_: None)
+
+
+@torch.no_grad()
+def test_the_latent_action_model_predicts_frames_under_chosen_actions(model: Genie) -> None:
+    video = random_video(1)
+    seen = model.latent_action(video)
+    predicted = model.latent_action.predict(video[:, :-1], seen["actions"])
+    assert predicted.shape == (BATCH, FRAMES - 1, 3, 16, 16)
+    assert 0 <= float(predicted.min()) and float(predicted.max()) <= 1
+    others = model.latent_action.predict(video[:, :-1], (seen["actions"] + 1) % ACTIONS)
+    assert largest_difference(predicted, others) >= 1e-3
+    with pytest.raises(ValueError, match="predict"):
+        model.latent_action.predict(video, seen["actions"])
+    with pytest.raises(IndexError):
+        model.latent_action.predict(video[:, :-1], seen["actions"] + ACTIONS)
+
+
 def test_models_are_built_from_dictionaries_and_name_a_wrong_key() -> None:
     stack = {"depth": 1, "dim": 8, "heads": 2}
     config = {
