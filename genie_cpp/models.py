@@ -271,6 +271,20 @@ class Genie(_Model):
         kinds = {"tokenizer": VideoTokenizer, "latent_action": LatentActionModel, "dynamics": DynamicsModel}
         return kinds[name]._made(handle, self._arguments["config"])
 
+    def save_pretrained(self, run_dir: str | os.PathLike[str]) -> None:
+        """Writes the configuration and the three models as a run directory.
+
+        genie_cpp.load and from_pretrained read it, play and eval take it, and training with `resume` goes on
+        from these weights at step 0. Raises GenieError where there is a run already.
+        """
+        self._synchronize()
+        _C.save_genie(self._handle, os.fspath(run_dir))
+
+    @classmethod
+    def from_pretrained(cls, run_dir: str | os.PathLike[str]) -> Genie:
+        """The models of a run directory; see genie_cpp.load."""
+        return load(run_dir)
+
     def generate(
         self,
         prompt_tokens: torch.Tensor,

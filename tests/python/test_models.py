@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import TINY
 
 import genie_cpp
-from genie_cpp import _C
+from genie_cpp import _C, training
+from genie_cpp.config_values import changed
 from genie_cpp.errors import GenieError
 from genie_cpp.models import DynamicsModel, Genie, LatentActionModel, VideoTokenizer
 
@@ -377,3 +379,25 @@ def test_kmeans_and_nearest_find_separate_clusters() -> None:
     assert torch.equal(_C.nearest(points, centers), torch.arange(6).repeat(50))
     assert float((points - found[_C.nearest(points, found)]).abs().max()) <= 20
     assert len(_C.nearest(points, found).unique()) == 6
+
+
+def test_saved_weights_load_as_a_run_and_are_not_overwritten(model: Genie, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "run")
+    back = Genie.from_pretrained(tmp_path / "run")
+    assert back.config == model.config and not back.training
+    state, expected = back.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    with pytest.raises(GenieError, match="already holds a run"):
+        model.save_pretrained(tmp_path / "run")
+
+
+def test_training_goes_on_from_saved_weights(model: Genie, tmp_path: Path) -> None:
+    _C.write_synthetic_world(str(tmp_path / "world.h5"), 120, 16, 16, 30, 0)
+    model.save_pretrained(tmp_path / "run")
+    config = changed(model.config, f"data.path={tmp_path / 'world.h5'}")
+    training.train(config, tmp_path / "run", phase="tokenizer", resume=True, show_progress=False)
+    after = Genie.from_pretrained(tmp_path / "run").tokenizer.state_dict()
+    name = "decoder.embed.weight"
+    before = model.tokenizer.state_dict()[name]
+    assert 0 < largest_difference(after[name], before) <= 0.1

@@ -155,3 +155,14 @@ def test_what_cannot_be_trained_is_a_genie_error(folder: Path, tmp_path: Path) -
 def test_a_dry_run_counts_the_parameters(folder: Path) -> None:
     text = training.dry_run(settings(folder))
     assert "tokenizer" in text and "dynamics" in text
+
+
+def test_a_codebook_that_is_hardly_used_is_named(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for alarm, heard in ((1, True), (0, False)):
+        config = settings(
+            folder, f"tokenizer.quantizer.usage_alarm={alarm}", "tokenizer.quantizer.num_codes=512"
+        )
+        training.train(config, tmp_path / str(alarm), phase="tokenizer", show_progress=False)
+        assert ("of the codes are in use" in capfd.readouterr().err) == heard

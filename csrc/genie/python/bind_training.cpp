@@ -102,6 +102,13 @@ void bind_training(py::module_& m) {
       },
       "run_dir"_a, "allow_untrained"_a = false,
       "(Genie, names of the phases that are not trained): each model from its newest checkpoint.");
+  m.def(
+      "save_genie",
+      [](const std::shared_ptr<models::GenieImpl>& model, const std::string& run_dir) {
+        models::Genie genie(model);
+        training::save_genie(genie, run_dir);
+      },
+      "genie"_a, "run_dir"_a, NoGil(), "Writes the models as a run directory.");
   m.def("dry_run", &training::dry_run, "config"_a, NoGil(),
         "What a run will take: parameters a model, memory a phase.");
 }

@@ -8,15 +8,20 @@ namespace genie::training {
 /// A phase whose model has a codebook: updates it after each step and reports how it is used.
 class CodebookPhase : public Phase {
  public:
-  CodebookPhase(nn::VectorQuantizer quantizer, uint64_t seed)
-      : quantizer_(std::move(quantizer)), seed_(seed) {}
+  CodebookPhase(nn::VectorQuantizer quantizer, const config::QuantizerConfig& config, uint64_t seed)
+      : quantizer_(std::move(quantizer)), seed_(seed), usage_alarm_(config.usage_alarm) {}
 
   void after_step(int64_t step, bool skipped) override;
   Metrics gathered() override;
+  std::string alarm() const override;
 
  protected:
   nn::VectorQuantizer quantizer_;
   uint64_t seed_;
+
+ private:
+  double usage_alarm_;
+  double share_ = 1;  // of the codes in use, when last gathered
 };
 
 }  // namespace genie::training

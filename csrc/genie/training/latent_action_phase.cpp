@@ -12,7 +12,8 @@ namespace {
 class LatentActionPhase : public CodebookPhase {
  public:
   explicit LatentActionPhase(models::Genie genie)
-      : CodebookPhase(genie->latent_action()->quantizer(), genie->config().training.seed),
+      : CodebookPhase(genie->latent_action()->quantizer(), genie->config().latent_action.quantizer,
+                      genie->config().training.seed),
         genie_(std::move(genie)) {}
 
   std::string name() const override { return "latent_action"; }

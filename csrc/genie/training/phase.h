@@ -50,6 +50,8 @@ class Phase {
   virtual void after_step(int64_t /*step*/, bool /*skipped*/) {}
   /// Numbers gathered since the last call (codebook usage).
   virtual Metrics gathered() { return {}; }
+  /// What somebody should look at, judging by the last gathered(); empty where all is well.
+  virtual std::string alarm() const { return ""; }
   /// Sums to average over validation clips, in evaluation mode.
   virtual Metrics validate(const Part& part) = 0;
 };

@@ -15,6 +15,7 @@
 #include "genie/core/random.h"
 #include "genie/data/clip_dataset.h"
 #include "genie/training/checkpoint.h"
+#include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
 #include "genie/training/module_state.h"
 
@@ -67,6 +68,13 @@ void report_filter(const data::ClipDataset& clips, const config::DataConfig& dat
       static_cast<long long>(report.classified));
 }
 
+void write_config(const config::Config& config, const std::string& out) {
+  const std::string yaml = config::to_yaml(config, true);
+  FileWriter file(out + "/config.yaml");
+  file.write(yaml.data(), yaml.size());
+  file.finish();
+}
+
 }  // namespace
 
 Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
@@ -90,10 +98,7 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   };
   report_filter(*clips_of(0).training, config.data, hooks.show_progress);
   fs::create_directories(out);
-  const std::string yaml = config::to_yaml(config, true);
-  FileWriter config_file(out + "/config.yaml");
-  config_file.write(yaml.data(), yaml.size());
-  config_file.finish();
+  write_config(config, out);
 
   at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
   models::Genie genie(config);
@@ -131,6 +136,24 @@ models::Genie load_genie(const std::string& run_directory, bool allow_untrained,
   }
   genie->eval();
   return genie;
+}
+
+void save_genie(models::Genie& genie, const std::string& run_directory) {
+  check(!fs::exists(run_directory + "/config.yaml"), run_directory,
+        " already holds a run; choose another directory");
+  fs::create_directories(run_directory);
+  for (const std::string& name : phase_names()) {
+    CheckpointData data;
+    data.model = module_state(*child(genie, name));
+    data.state.phase = name;
+    data.state.seed = static_cast<uint64_t>(genie->config().training.seed);
+    data.config_yaml = config::to_yaml(genie->config());
+    CheckpointWriter writer(run_directory + "/" + name + "/checkpoints", 1, 0);
+    writer.write_async(data);
+    writer.wait();
+  }
+  // Last: without it this is no run directory.
+  write_config(genie->config(), run_directory);
 }
 
 }  // namespace genie::training

@@ -22,6 +22,10 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
 models::Genie load_genie(const std::string& run_directory, bool allow_untrained = false,
                          std::vector<std::string>* untrained = nullptr);
 
+/// Writes the models as a run directory, which load_genie reads and training resumes at step 0 of each phase.
+/// Throws Error where there is a run already.
+void save_genie(models::Genie& genie, const std::string& run_directory);
+
 /// What a training run will take, without running it: parameters a model, and memory a phase.
 std::string dry_run(const config::Config& config);
 

@@ -11,7 +11,8 @@ namespace {
 class TokenizerPhase : public CodebookPhase {
  public:
   explicit TokenizerPhase(models::Genie genie)
-      : CodebookPhase(genie->tokenizer()->quantizer(), genie->config().training.seed),
+      : CodebookPhase(genie->tokenizer()->quantizer(), genie->config().tokenizer.quantizer,
+                      genie->config().training.seed),
         genie_(std::move(genie)) {}
 
   std::string name() const override { return "tokenizer"; }

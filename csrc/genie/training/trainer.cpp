@@ -98,7 +98,8 @@ struct Trainer::Loop {
           " already holds checkpoints; --resume continues them, another --out starts anew");
     const CheckpointData data = load_checkpoint(*latest);
     copy_tensors(data.model, module_state(phase.model()), phase.name());
-    optimizer.load_state(data.optimizer);
+    // Weights that were saved by themselves (save_genie) have no optimizer state yet.
+    if (data.state.step > 0 || !data.optimizer.empty()) optimizer.load_state(data.optimizer);
     step = data.state.step;
   }
 
@@ -191,6 +192,11 @@ struct Trainer::Loop {
   void log_means() {
     Metrics metrics = means.take();
     for (auto& item : phase.gathered()) metrics.push_back(std::move(item));
+    const std::string alarm = phase.alarm();
+    if (!alarm.empty() && alarm != last_alarm)
+      fprintf(stderr, "\n%s step %lld: warning: %s\n", phase.name().c_str(), static_cast<long long>(step),
+              alarm.c_str());
+    last_alarm = alarm;
     const double elapsed = seconds_since(log_begin), waited = loader->wait_seconds();
     metrics.emplace_back("learning_rate", last_rate);
     metrics.emplace_back("steps_per_second",
@@ -270,6 +276,7 @@ struct Trainer::Loop {
   int64_t step = 0;  ///< optimizer steps done
   int64_t bad_steps = 0, bad_in_a_row = 0, logged_step = 0;
   double last_loss = 0, last_rate = 0, logged_wait = 0;
+  std::string last_alarm;
   RunningMeans means;
   std::map<std::string, at::Tensor> sums;  ///< values of the step under way, over its parts
   Clock::time_point begin, log_begin;
