@@ -167,6 +167,8 @@ def inspect(
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --phase dynamics "
     "--set training.dynamics.steps=2000",
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --resume",
+    "WANDB_MODE=offline genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing "
+    "--track tensorboard --track wandb",
 )
 def train(
     config: Annotated[
@@ -179,16 +181,27 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoints in --out.")
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or wandb: figures and pictures go there too; may be given twice."),
+    ] = None,
 ) -> None:
     """Train the tokenizer, the latent action model and the dynamics model, one after the other."""
     from genie_cpp.errors import GenieError
     from genie_cpp.progress import train_phases
     from genie_cpp.runs import PHASES
+    from genie_cpp.tracking import open_trackers
 
     if phase not in ("all", *PHASES):
         raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
     settings = _load_config(config, overrides, data)
-    seconds = train_phases(_stdout(), settings, str(out), PHASES if phase == "all" else [phase], resume)
+    phases = PHASES if phase == "all" else [phase]
+    trackers = open_trackers(track or [], out, settings) if track else []
+    try:
+        seconds = train_phases(_stdout(), settings, str(out), phases, resume, trackers)
+    finally:
+        for tracker in trackers:
+            tracker.close()
     _stdout().print(
         f"{out}: trained in {sum(seconds.values()):.0f} s; next: genie-cpp eval --model {out} --data FILE"
     )
@@ -269,6 +282,35 @@ def eval_(
     evaluation.save_picture(result, picture)
     _stdout().print(evaluation.table(result))
     _stdout().print(f"figures: {json}, picture: {picture}")
+
+
+@_command("report", "genie-cpp report runs/X", "genie-cpp report runs/X --data data/other.h5 --clips 64")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory; report.html is written into it.")],
+    data: Annotated[
+        Path | None, typer.Option(help="HDF5 file to evaluate on; default: the one that was trained on.")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="Clips for the tokenizer and the dynamics model.")] = 16,
+    rollouts: Annotated[int, typer.Option(help="Clips that are continued for 10 frames, 5 times each.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Write a page about a run: curves, configuration and, once it is trained, figures and pictures."""
+    import genie_cpp
+    from genie_cpp import evaluation
+    from genie_cpp.config_values import values
+
+    genie = genie_cpp.load(run, allow_untrained=True)
+    settings = values(genie.config)["data"]
+    result = None
+    if not genie.untrained:
+        options = evaluation.EvaluationOptions(clips=clips, rollouts=rollouts, seed=seed)
+        source = data or settings["validation_path"] or settings["path"]
+        with _stdout().status("evaluating"):
+            result = evaluation.evaluate(genie, source, options)
+    steps = [f"genie-train --config {run}/config.yaml --out {run} --resume"] if genie.untrained else []
+    page = evaluation.write_report(genie, result, run, [*steps, f"genie-cpp inspect {run}"])
+    untrained = f"; not trained yet: {', '.join(genie.untrained)}" if genie.untrained else ""
+    _stdout().print(f"{page}{untrained}")
 
 
 def main() -> None:

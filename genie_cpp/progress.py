@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+if TYPE_CHECKING:
+    from genie_cpp.tracking import Tracker
 
 
 def _progress(console: Console, *columns: TextColumn) -> Progress:
@@ -51,20 +54,34 @@ def training(console: Console, phase: str, steps: int) -> Iterator[Callable[[dic
 
 
 def train_phases(
-    console: Console, config: Any, out: str, phases: list[str], resume: bool = False
+    console: Console,
+    config: Any,
+    out: str,
+    phases: list[str],
+    resume: bool = False,
+    trackers: Sequence[Tracker] = (),
 ) -> dict[str, float]:
-    """Trains one phase after the other, each with its bar; returns the seconds each took."""
+    """Trains one phase after the other, each with its bar; returns the seconds each took. Trackers get each
+    line of metrics, and pictures when a phase is done."""
     import time
 
     from genie_cpp import training as trainer
     from genie_cpp.config_values import values
+    from genie_cpp.tracking import log_pictures
 
     seconds = {}
     for phase in phases:
         begin = time.monotonic()
         steps = values(config)["training"][phase]["steps"]
         with training(console, phase, steps) as show:
-            trainer.train(config, out, phase=phase, callback=show, resume=resume)
+
+            def report(metrics: dict[str, Any], show: Callable[[dict[str, Any]], None] = show) -> None:
+                show(metrics)
+                for tracker in trackers:
+                    tracker.log(metrics)
+
+            trainer.train(config, out, phase=phase, callback=report, resume=resume)
             show({"step": steps})  # also where a resumed phase had nothing left to do
+        log_pictures(trackers, out, config, phase)
         seconds[phase] = time.monotonic() - begin
     return seconds

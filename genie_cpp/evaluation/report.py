@@ -23,26 +23,46 @@ from genie_cpp.viz import strip, to_frames, upscale
 HELD_FRAMES = 8
 SHOWN_CLIPS = 3
 PAGE = Path(__file__).with_name("report.html")
+LEARNED = Path(__file__).with_name("report_learned.html")
+NOT_TRAINED = "<p>Not all three models are trained yet, so there is nothing to show but the training.</p>"
 
 
-def write_report(genie: Any, evaluation: Evaluation, run_dir: str | Path, next_steps: list[str]) -> Path:
-    """Writes run_dir/report.html and returns its path. `next_steps` are commands, printed at its end."""
+def write_report(
+    genie: Any, evaluation: Evaluation | None, run_dir: str | Path, next_steps: list[str]
+) -> Path:
+    """Writes run_dir/report.html and returns its path. `next_steps` are commands, printed at its end.
+
+    Without an evaluation (a run that isn't trained to its end) it has the curves and the configuration."""
     action_rows = []
-    if evaluation.rollouts is not None:
+    if evaluation is not None and evaluation.rollouts is not None:
         prompt = evaluation.rollouts.prompt[:1]
         count = genie.latent_action.num_actions
         held = torch.arange(count)[:, None].expand(-1, HELD_FRAMES)
         action_rows = list(play(genie, prompt.expand(count, -1, -1, -1, -1), held)[:, prompt.shape[1] - 1 :])
-    page = render(evaluation, action_rows, loss_curves(run_dir), next_steps)
+    page = render(evaluation, action_rows, loss_curves(run_dir), next_steps, genie.config.to_yaml())
     path = Path(run_dir) / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
 def render(
-    evaluation: Evaluation, action_rows: list[np.ndarray], curves: bytes, next_steps: list[str]
+    evaluation: Evaluation | None,
+    action_rows: list[np.ndarray],
+    curves: bytes,
+    next_steps: list[str],
+    config: str,
 ) -> str:
-    """The page; `action_rows` holds frames (T,H,W,3) for each latent action, `curves` an SVG."""
+    """The page; `action_rows`: frames (T,H,W,3) for each latent action, `curves`: an SVG, `config`: YAML."""
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        learned=_learned(evaluation, action_rows) if evaluation else NOT_TRAINED,
+        curves=_image(curves, "image/svg+xml", "loss curves"),
+        config=html.escape(config),
+        next="".join(f"<pre>{html.escape(command)}</pre>" for command in next_steps),
+    )
+
+
+def _learned(evaluation: Evaluation, action_rows: list[np.ndarray]) -> str:
+    """Figures and pictures of a run that is trained to its end."""
     figures = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in explain.rows(evaluation.figures)
@@ -52,15 +72,13 @@ def render(
         for key, reason in evaluation.notes.items()
     )
     about = evaluation.about
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+    return Template(LEARNED.read_text(encoding="utf-8")).substitute(
         data=html.escape(f"{about['data']}, {about['split']} clips ({about['split_reason']})"),
         figures=figures,
         notes=f"<ul>{notes}</ul>" if notes else "",
         reconstructions=_pairs(evaluation.clips, evaluation.reconstructions, "original", "reconstruction"),
         rollouts=_rollouts(evaluation),
         actions=_actions(action_rows),
-        curves=_image(curves, "image/svg+xml", "loss curves"),
-        next="".join(f"<pre>{html.escape(command)}</pre>" for command in next_steps),
     )
 
 

@@ -11,7 +11,21 @@
 namespace genie {
 namespace {
 
-TEST(StopSignals, TheFirstSignalOnlySetsTheFlag) {
+/// A background job of a shell starts with SIGINT ignored, which StopSignals respects.
+class StopSignalsTest : public ::testing::Test {
+ protected:
+  StopSignalsTest() : interrupt_(std::signal(SIGINT, SIG_DFL)), terminate_(std::signal(SIGTERM, SIG_DFL)) {}
+  ~StopSignalsTest() override {
+    std::signal(SIGINT, interrupt_);
+    std::signal(SIGTERM, terminate_);
+  }
+
+ private:
+  void (*interrupt_)(int);
+  void (*terminate_)(int);
+};
+
+TEST_F(StopSignalsTest, TheFirstSignalOnlySetsTheFlag) {
   for (const int signal : {SIGINT, SIGTERM}) {
     const StopSignals handlers;
     EXPECT_FALSE(stop_requested());
@@ -23,7 +37,7 @@ TEST(StopSignals, TheFirstSignalOnlySetsTheFlag) {
   EXPECT_FALSE(stop_requested());
 }
 
-TEST(StopSignals, TheSecondSignalEndsTheProcessAtOnce) {
+TEST_F(StopSignalsTest, TheSecondSignalEndsTheProcessAtOnce) {
   for (const int signal : {SIGINT, SIGTERM}) {
     const pid_t child = ::fork();
     if (child == 0) {
@@ -42,7 +56,7 @@ TEST(StopSignals, TheSecondSignalEndsTheProcessAtOnce) {
 
 void other_handler(int) {}
 
-TEST(StopSignals, TheHandlersBeforeComeBackAndIgnoredSignalsStayIgnored) {
+TEST_F(StopSignalsTest, TheHandlersBeforeComeBackAndIgnoredSignalsStayIgnored) {
   const auto interrupt = std::signal(SIGINT, other_handler);
   const auto terminate = std::signal(SIGTERM, SIG_IGN);
   {
@@ -55,7 +69,7 @@ TEST(StopSignals, TheHandlersBeforeComeBackAndIgnoredSignalsStayIgnored) {
   EXPECT_EQ(std::signal(SIGTERM, terminate), SIG_IGN);
 }
 
-TEST(StopSignals, ARequestWithoutASignalIsHeardAndForgottenByTheNext) {
+TEST_F(StopSignalsTest, ARequestWithoutASignalIsHeardAndForgottenByTheNext) {
   request_stop();
   EXPECT_TRUE(stop_requested());
   EXPECT_EQ(stop_signal(), 0);

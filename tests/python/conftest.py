@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from worlds import ShiftingWorld, write_shifting_world
+
+
+def pytest_configure() -> None:
+    """A background job of a shell starts with SIGINT ignored, and so would what the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 #include "genie/training/device.h"
 
+#include <sys/resource.h>
+
 #include <ATen/Context.h>
 
 #include "genie/core/error.h"
@@ -32,6 +34,12 @@ c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::
         "hundred times as long; "
         "set training.dtype=float32");
   return c10::ScalarType::BFloat16;
+}
+
+double peak_host_memory_gib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
 }
 
 }  // namespace genie::training

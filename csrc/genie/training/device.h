@@ -15,4 +15,7 @@ c10::Device training_device(const config::TrainingConfig& config);
 /// where it would be a hundred times slower than float32.
 c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device);
 
+/// The most memory this process has held so far, of the host.
+double peak_host_memory_gib();
+
 }  // namespace genie::training

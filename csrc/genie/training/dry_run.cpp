@@ -1,8 +1,10 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
+#include "genie/training/device.h"
 #include "genie/training/phase.h"
 #include "genie/training/run.h"
 
@@ -34,10 +36,12 @@ double transformer_bytes(const config::TransformerConfig& t, double tokens, doub
 
 std::string dry_run(const config::Config& config) {
   config::validate(config);
+  const double program = peak_host_memory_gib();  // before there is a model
   models::Genie genie(config);
   std::string text;
   char line[256];
   int64_t total = 0;
+  double largest = 0;
   const auto per_sample = [&](const config::PhaseConfig& phase) {
     const int64_t frames = phase.num_frames > 0 ? phase.num_frames : config.data.num_frames;
     return static_cast<double>(frames * phase.batch_size / phase.accumulation);
@@ -52,6 +56,7 @@ std::string dry_run(const config::Config& config) {
         line, sizeof(line),
         "%-14s %8.2f M parameters   %6.2f GiB for weights, gradients and AdamW + %6.2f GiB of activations\n",
         name, static_cast<double>(count) / 1e6, fixed / kGiB, activation / kGiB);
+    largest = std::max(largest, (fixed + activation) / kGiB);
     text += line;
   };
   const double tokens = static_cast<double>(genie->tokenizer()->grid().count());
@@ -63,12 +68,16 @@ std::string dry_run(const config::Config& config) {
   add("latent_action", *genie->latent_action(),
       transformer_bytes(config.latent_action.encoder, (patches + 1) * per_sample(t.latent_action), bytes) +
           transformer_bytes(config.latent_action.decoder, patches * per_sample(t.latent_action), bytes));
-  const double masked =
-      tokens * per_sample(t.dynamics) * (config.dynamics.min_mask_rate + config.dynamics.max_mask_rate) / 2;
+  const double masked = tokens * per_sample(t.dynamics) * config.dynamics.masked_frame_share *
+                        (config.dynamics.min_mask_rate + config.dynamics.max_mask_rate) / 2;
   add("dynamics", *genie->dynamics(),
       transformer_bytes(config.dynamics.transformer, tokens * per_sample(t.dynamics), bytes) +
           masked * static_cast<double>(config.tokenizer.quantizer.num_codes) * 3 * 4);
   std::snprintf(line, sizeof(line), "%-14s %8.2f M parameters\n", "total", static_cast<double>(total) / 1e6);
+  text += line;
+  std::snprintf(line, sizeof(line), "%-14s %8.2f GiB with the program's own %.2f GiB%s\n", "peak",
+                largest + program, program,
+                config.training.device == "cpu" ? "" : "; on a GPU the models' part is the device's");
   return text + line;
 }
 

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
-#include <sys/resource.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -53,12 +52,6 @@ class RunningMeans {
  private:
   std::map<std::string, std::pair<at::Tensor, int64_t>> sums_;
 };
-
-double peak_memory_gib(const at::Device&) {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
-}
 
 }  // namespace
 
@@ -203,7 +196,7 @@ struct Trainer::Loop {
                          static_cast<double>(step - logged_step) / std::max(elapsed, 1e-9));
     metrics.emplace_back("data_wait_seconds", waited - logged_wait);
     metrics.emplace_back("bad_steps", static_cast<double>(bad_steps));
-    metrics.emplace_back("peak_memory_gib", peak_memory_gib(device));
+    metrics.emplace_back("peak_memory_gib", peak_host_memory_gib());
     logged_step = step;
     logged_wait = waited;
     log_begin = Clock::now();
