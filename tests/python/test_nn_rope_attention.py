@@ -325,3 +325,17 @@ def test_wrong_input_is_refused(arguments, error, message):
 def test_nan_attention_mask_gives_nan_not_a_crash():
     out = nn.RoPEAttention(16, 2)(X, IDS, torch.full((8, 8), float("nan")))
     assert out.isnan().all()
+
+
+@pytest.mark.parametrize("side", [0, -1, 2**32, 2**40])
+def test_grids_whose_size_cannot_be_are_refused_and_never_end_the_process(side):
+    ids = torch.arange(4).expand(1, -1)
+    for cls in (nn.RoPEAttention, nn.RoPEAreaAttention):
+        block = cls(16, 2, grid_size=2)
+        with pytest.raises(ValueError, match="H_patches"):
+            block(torch.randn(1, 4, 16), mask=ids, H_patches=side, W_patches=side)
+    with pytest.raises(ValueError, match="grid"):
+        torch.ops.genie.rope_3d(torch.randn(1, 4, 8), torch.arange(4), side, side)
+    for arguments in ((3, side, 2, 2, 2), (3, 2, side, 2, 2), (3, 2, 2, side, 2), (3, 2, 2, 2, side)):
+        with pytest.raises(ValueError, match="spatial_splits"):
+            nn.area_ids(torch.arange(12), *arguments)

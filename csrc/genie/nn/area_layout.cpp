@@ -10,6 +10,12 @@ at::Tensor area_ids(const at::Tensor& ids, std::optional<int64_t> frames, int64_
                     const AreaSplits& splits) {
   TORCH_CHECK_TYPE(ids.scalar_type() == at::kLong, "area_ids: expected int64 token ids, got ",
                    ids.scalar_type());
+  for (const int64_t side : {frames.value_or(1), height, width, splits.spatial, splits.temporal}) {
+    TORCH_CHECK_VALUE(side >= 1 && side <= kMaxGridSide,
+                      "area_ids: T, H_patches, W_patches and the splits must be between 1 and ", kMaxGridSide,
+                      ", got T=", frames.value_or(1), ", H_patches=", height, ", W_patches=", width,
+                      ", spatial_splits=", splits.spatial, ", temporal_splits=", splits.temporal);
+  }
   if (ids.numel() == 0) return at::zeros_like(ids);
   const at::Tensor frame = at::floor_divide(ids, height * width);
   const at::Tensor row = at::floor_divide(at::remainder(ids, height * width), width);

@@ -7,6 +7,9 @@
 
 namespace genie::nn {
 
+/// More frames, rows or columns than any grid has; products of two of them don't overflow.
+constexpr int64_t kMaxGridSide = int64_t{1} << 30;
+
 /// How a space-time grid is cut into areas: bands of frames times bands of rows (columns are not cut).
 struct AreaSplits {
   int64_t spatial = 2;

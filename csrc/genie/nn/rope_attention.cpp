@@ -41,6 +41,10 @@ RoPEAttentionImpl::Positions RoPEAttentionImpl::resolve(const at::Tensor& x, con
                    .frames = grid.frames,
                    .height = grid.height.value_or(options_.grid_size),
                    .width = grid.width.value_or(options_.grid_size)};
+  TORCH_CHECK_VALUE(result.height <= kMaxGridSide && result.width <= kMaxGridSide &&
+                        result.frames.value_or(1) <= kMaxGridSide,
+                    "RoPEAttention: T, H_patches and W_patches must be at most ", kMaxGridSide, ", got ",
+                    result.frames.value_or(1), ", ", result.height, ", ", result.width);
   const int64_t per_frame = result.height * result.width;
   TORCH_CHECK_VALUE(result.height >= 1 && result.width >= 1 && result.frames.value_or(1) >= 1,
                     "RoPEAttention: T, H_patches and W_patches must be at least 1, got ",
