@@ -37,11 +37,6 @@ class _Model(Module):
         """The model of a C++ module that there is already."""
         return cls._of(handle, cls._class_name, {"config": config})
 
-    def _quantizer(self, handle: Any, section: str) -> VectorQuantizer:
-        settings = values(self._arguments["config"])[section]["quantizer"]
-        del settings["usage_alarm"]  # the trainer's
-        return VectorQuantizer._of(handle, "VectorQuantizer", settings)
-
     @property
     def config(self) -> _C.Config:
         """A copy of the whole configuration the model was made from."""
@@ -57,7 +52,26 @@ class _Model(Module):
         return f"{count:,} parameters on {self.device}"
 
 
-class VideoTokenizer(_Model):
+class _CodebookModel(_Model):
+    """A model of clips with a codebook, described by one section of the configuration."""
+
+    _section: str
+    quantizer: VectorQuantizer
+
+    def _adopt_child(self, name: str, handle: Any) -> Module:
+        if name != "quantizer":
+            return Part(handle)
+        settings = values(self._arguments["config"])[self._section]["quantizer"]
+        del settings["usage_alarm"]  # the trainer's
+        return VectorQuantizer._of(handle, "VectorQuantizer", settings)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames the model sees at once."""
+        return self._handle.num_frames
+
+
+class VideoTokenizer(_CodebookModel):
     """Video to tokens and back: causal ST-ViViT encoder, vector quantizer, causal ST-ViViT decoder.
 
     `config` is a Config, a YAML file or nested dictionaries; its sections `tokenizer` and `data` (num_frames,
@@ -65,20 +79,12 @@ class VideoTokenizer(_Model):
     """
 
     _class_name = "VideoTokenizer"
-    quantizer: VectorQuantizer
-
-    def _adopt_child(self, name: str, handle: Any) -> Module:
-        return self._quantizer(handle, "tokenizer") if name == "quantizer" else Part(handle)
+    _section = "tokenizer"
 
     @property
     def num_codes(self) -> int:
         """K, entries of the codebook; tokens are 0..K-1."""
         return self._handle.num_codes
-
-    @property
-    def num_frames(self) -> int:
-        """Frames the model sees at once."""
-        return self._handle.num_frames
 
     @property
     def tokens_per_frame(self) -> int:
@@ -118,7 +124,7 @@ class VideoTokenizer(_Model):
         return in_windows(self._method("decode"), tokens, self.num_frames)
 
 
-class LatentActionModel(_Model):
+class LatentActionModel(_CodebookModel):
     """Which of a few discrete actions, that nobody labelled, led from each frame to the next.
 
     `config` is a Config, a YAML file or nested dictionaries; its sections `latent_action` and `data`
@@ -127,20 +133,12 @@ class LatentActionModel(_Model):
     """
 
     _class_name = "LatentActionModel"
-    quantizer: VectorQuantizer
-
-    def _adopt_child(self, name: str, handle: Any) -> Module:
-        return self._quantizer(handle, "latent_action") if name == "quantizer" else Part(handle)
+    _section = "latent_action"
 
     @property
     def num_actions(self) -> int:
         """Actions are 0..num_actions-1."""
         return self._handle.num_actions
-
-    @property
-    def num_frames(self) -> int:
-        """Frames the model sees at once."""
-        return self._handle.num_frames
 
     def forward(self, video: torch.Tensor, hidden: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What a training step needs, for video (B,T,3,H,W), 2 <= T <= num_frames.

@@ -12,6 +12,7 @@ import numpy as np
 from genie_cpp import _C
 from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
+from genie_cpp.runs import PHASES, read_metrics
 
 __all__ = ["TRACKERS", "Tracker", "log_pictures", "open_trackers"]
 
@@ -78,7 +79,7 @@ class WandB:
             config=values(config),
         )
         # Each phase counts its steps from 1: a step of its own for each.
-        for phase in ("tokenizer", "latent_action", "dynamics"):
+        for phase in PHASES:
             self._run.define_metric(f"{phase}/step")
             self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
@@ -111,8 +112,7 @@ def log_pictures(trackers: Sequence[Tracker], run_dir: str | Path, config: _C.Co
     from genie_cpp import models
     from genie_cpp.evaluation.clips import open_source
     from genie_cpp.generation import play
-    from genie_cpp.runs import read_metrics
-    from genie_cpp.viz import strip, to_frames, upscale
+    from genie_cpp.viz import grid, to_frames, upscale
 
     if not trackers or phase == "latent_action":
         return
@@ -130,6 +130,6 @@ def log_pictures(trackers: Sequence[Tracker], run_dir: str | Path, config: _C.Co
         else:
             actions = genie.latent_action.infer(video)
             name, frames = "rollout", play(genie, video[:, :1], actions)[0]
-    pair = np.concatenate([strip(upscale(to_frames(video[0]), 2)), strip(upscale(frames, 2))])
+    pair = grid([upscale(to_frames(video[0]), 2), upscale(frames, 2)])
     for tracker in trackers:
         tracker.picture(f"{phase}/{name}", pair, entries[-1]["step"])

@@ -28,7 +28,36 @@ def _layer_name(layer: Layer) -> str:
     return _LAYER_NAMES[layer]
 
 
-class STSpatialAttention(Module):
+class _STAttention(Module):
+    """What the two attentions of the ST-transformer share."""
+
+    _class_name: str
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        head_dim: int = 0,
+    ) -> None:
+        super().__init__(
+            self._class_name,
+            {
+                "dim": dim,
+                "num_heads": num_heads,
+                "qkv_bias": qkv_bias,
+                "qk_scale": qk_scale,
+                "attn_drop": attn_drop,
+                "proj_drop": proj_drop,
+                "head_dim": head_dim,
+            },
+        )
+
+
+class STSpatialAttention(_STAttention):
     """Attention among the N tokens of each frame (TorchWM, `world_models/blocks/st_transformer.py`).
 
     Queries and keys of each head go through a LayerNorm without weights (eps 1e-6). `qk_scale` replaces
@@ -36,62 +65,20 @@ class STSpatialAttention(Module):
     heads when it merges them, a frame's result depends on that frame alone.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        qk_scale: float | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        head_dim: int = 0,
-    ) -> None:
-        super().__init__(
-            "STSpatialAttention",
-            {
-                "dim": dim,
-                "num_heads": num_heads,
-                "qkv_bias": qkv_bias,
-                "qk_scale": qk_scale,
-                "attn_drop": attn_drop,
-                "proj_drop": proj_drop,
-                "head_dim": head_dim,
-            },
-        )
+    _class_name = "STSpatialAttention"
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B,T,N,C); same shape out."""
         return self._call(x)
 
 
-class STTemporalAttention(Module):
+class STTemporalAttention(_STAttention):
     """Attention over the T frames at each token's place (TorchWM, `world_models/blocks/st_transformer.py`).
 
     Arguments as STSpatialAttention.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        qk_scale: float | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        head_dim: int = 0,
-    ) -> None:
-        super().__init__(
-            "STTemporalAttention",
-            {
-                "dim": dim,
-                "num_heads": num_heads,
-                "qkv_bias": qkv_bias,
-                "qk_scale": qk_scale,
-                "attn_drop": attn_drop,
-                "proj_drop": proj_drop,
-                "head_dim": head_dim,
-            },
-        )
+    _class_name = "STTemporalAttention"
 
     def forward(self, x: Tensor, causal: bool = True) -> Tensor:
         """x (B,T,N,C); same shape out. With `causal` a frame sees itself and earlier ones."""
