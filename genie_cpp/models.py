@@ -2,7 +2,8 @@
 
 Shapes: B samples, T frames, H and W pixels, N tokens a frame (patches), K codes. Video is float in [0,1] of
 shape (B,T,3,H,W); tokens and actions are int64. The computation is the C++ core's, without Python's lock; the
-tensors of parameters and buffers are the core's own, so that an optimizer changes the model.
+tensors of parameters and buffers are the core's own, so that an optimizer changes the model. As with any
+torch.nn.Module, hooks run when a model is called: not in encode(), infer() or generate().
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from genie_cpp import _C
 from genie_cpp.adoption import Module, Part
+from genie_cpp.checks import checked_seed, checked_video
 from genie_cpp.config_values import ConfigLike, as_config, values
 from genie_cpp.nn.vector_quantizer import VectorQuantizer
 from genie_cpp.windows import in_windows
@@ -63,7 +65,9 @@ class _CodebookModel(_Model):
             return Part(handle)
         settings = values(self._arguments["config"])[self._section]["quantizer"]
         del settings["usage_alarm"]  # the trainer's
-        return VectorQuantizer._of(handle, "VectorQuantizer", settings)
+        quantizer = VectorQuantizer._of(handle, "VectorQuantizer", settings)
+        quantizer.__dict__["_called_by_cpp"] = True
+        return quantizer
 
     @property
     def num_frames(self) -> int:
@@ -105,15 +109,15 @@ class VideoTokenizer(_CodebookModel):
 
         Does nothing with tokenizer.initialization "random".
         """
-        self._method("initialize_from")(video, seed)
+        self._method("initialize_from")(checked_video(video), checked_seed(seed))
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Tokens int64 (B,T,N) of video (B,T,3,H,W); those of a frame depend on it and earlier ones only.
 
         More than num_frames frames are encoded in windows that overlap by half. Raises ValueError for another
-        shape.
+        shape or NaN, TypeError for another type than the model's.
         """
-        return in_windows(self._method("encode"), video, self.num_frames)
+        return in_windows(self._method("encode"), checked_video(video), self.num_frames)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Video (B,T,3,H,W) in [0,1] of tokens int64 (B,T,N); a frame depends on tokens up to its own.
@@ -154,9 +158,10 @@ class LatentActionModel(_CodebookModel):
         """The actions between neighbouring frames: int64 (B,T-1) for video (B,T,3,H,W), T >= 2.
 
         The action between two frames depends on them and earlier ones only. More than num_frames frames are
-        looked at in windows that overlap by half. Raises ValueError for another shape.
+        looked at in windows that overlap by half. Raises ValueError for another shape or NaN, TypeError for
+        another type than the model's.
         """
-        return in_windows(self._method("infer"), video, self.num_frames)
+        return in_windows(self._method("infer"), checked_video(video), self.num_frames)
 
     def predict(self, video: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """The frame that follows each of video (B,T,3,H,W), T < num_frames, under actions int64 (B,T).
@@ -164,7 +169,7 @@ class LatentActionModel(_CodebookModel):
         (B,T,3,H,W) in [0,1]; each depends on its own and earlier frames and actions. Raises ValueError for
         another shape and IndexError for an action that does not exist.
         """
-        return self._method("predict")(video, actions)
+        return self._method("predict")(checked_video(video), actions)
 
 
 class DynamicsModel(_Model):
@@ -209,7 +214,7 @@ class DynamicsModel(_Model):
     def initialize_from(self, codebook: torch.Tensor, seed: int = 0) -> None:
         """Starts token embeddings and output layer from a tokenizer's codebook (K,D), so that similar tokens
         start alike. Does nothing with dynamics.token_embedding "random"."""
-        self._method("initialize_from")(codebook, seed)
+        self._method("initialize_from")(codebook, checked_seed(seed))
 
     def features(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What the output layer sees: (B,T,N,E), E the transformer's width."""
@@ -237,7 +242,7 @@ class DynamicsModel(_Model):
             self._arguments["config"],
             prompt_tokens,
             actions,
-            seed,
+            checked_seed(seed),
             steps=steps,
             temperature=temperature,
             schedule=schedule,

@@ -96,6 +96,8 @@ at::Tensor generate(models::DynamicsModel& model, const at::Tensor& prompt, cons
   TORCH_CHECK_VALUE(actions.dim() == 2 && actions.size(0) == batch && count >= 0,
                     "generate: expected actions (", batch, ",", prompt.size(1) - 1, " + new frames), got ",
                     actions.sizes());
+  model->check_tokens(prompt);
+  model->check_actions(actions);
   at::NoGradGuard no_grad;
   const bool was_training = model->is_training();
   model->eval();

@@ -8,6 +8,7 @@
 
 #include "genie/models/transformer_factory.h"
 #include "genie/nn/cross_attention.h"
+#include "genie/nn/input_check.h"
 
 namespace genie::models {
 namespace {
@@ -73,7 +74,7 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
       block.dim = dim;
       block.n_heads = config.transformer.heads;
       block.n_kv_heads = config.transformer.heads;
-      block.ffn_hidden_dim = static_cast<int64_t>(config.transformer.mlp_ratio * static_cast<double>(dim));
+      block.ffn_hidden_dim = nn::mlp_width("DynamicsModel", dim, config.transformer.mlp_ratio);
       cross_->push_back(nn::CrossAttentionBlock(block));
     }
     TORCH_CHECK_VALUE(!cross_->is_empty(),
@@ -94,10 +95,24 @@ void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor&
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ && tokens.size(1) <= num_frames_,
                     "DynamicsModel: expected tokens (B,T,", tokens_per_frame_, ") with T <= ", num_frames_,
                     ", got ", tokens.sizes());
-  TORCH_CHECK_VALUE(mask.scalar_type() == at::kBool && mask.sizes() == tokens.sizes(),
-                    "DynamicsModel: expected a bool mask ", tokens.sizes(), ", got ", mask.scalar_type(), " ",
-                    mask.sizes());
+  TORCH_CHECK_VALUE(tokens.size(1) >= 1, "DynamicsModel: expected at least one frame, got ", tokens.sizes());
+  TORCH_CHECK_TYPE(mask.scalar_type() == at::kBool, "DynamicsModel: expected a bool mask, got ",
+                   mask.scalar_type());
+  TORCH_CHECK_VALUE(mask.sizes() == tokens.sizes(), "DynamicsModel: expected a mask ", tokens.sizes(),
+                    ", got ", mask.sizes());
+  for (const at::Tensor& input : {tokens, mask}) {
+    TORCH_CHECK_VALUE(input.device() == head_->weight.device(), "DynamicsModel: tokens and mask must be on ",
+                      head_->weight.device(), " where the model is, got ", input.device());
+  }
+  check_tokens(tokens);
+}
+
+void DynamicsModelImpl::check_tokens(const at::Tensor& tokens) const {
   check_ids(tokens, num_tokens_, "tokens");
+}
+
+void DynamicsModelImpl::check_actions(const at::Tensor& actions) const {
+  check_ids(actions, num_actions_, "actions");
 }
 
 at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& leading,
@@ -149,7 +164,7 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
       actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
       "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
       "), one between two frames, got ", actions.sizes());
-  check_ids(actions, num_actions_, "actions");
+  check_actions(actions);
   const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
   const at::Tensor leading = at::cat({none, actions}, 1);
   const nn::AfterBlock after = cross_ ? cross_attention(action_memory(leading, 0), 0) : nn::AfterBlock();
@@ -172,6 +187,11 @@ at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at
 
 nn::TemporalCache DynamicsModelImpl::make_cache() const {
   return nn::TemporalCache(config_.transformer.depth, num_frames_);
+}
+
+at::Tensor DynamicsModelImpl::logits(const at::Tensor& features) {
+  nn::check_input("DynamicsModel", "features", features, head_->weight.size(1), head_->weight);
+  return head_->forward(features);
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,

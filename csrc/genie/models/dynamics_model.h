@@ -58,10 +58,13 @@ class DynamicsModelImpl : public torch::nn::Module {
   /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
   at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
                              const at::Tensor& mask_BTN, nn::TemporalCache& cache);
+  /// Throw unless these are int64 of tokens or actions that exist: TypeError or IndexError.
+  void check_tokens(const at::Tensor& tokens) const;
+  void check_actions(const at::Tensor& actions) const;
   /// An empty cache for features_cached, of num_frames() frames.
   nn::TemporalCache make_cache() const;
   /// Logits (...,K) of features (...,E).
-  at::Tensor logits(const at::Tensor& features) { return head_->forward(features); }
+  at::Tensor logits(const at::Tensor& features);
 
   /// Starts token embeddings and output layer from the tokenizer's codebook (K,D), so that similar tokens
   /// start alike.

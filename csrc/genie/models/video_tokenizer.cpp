@@ -9,6 +9,7 @@
 
 #include "genie/models/transformer_factory.h"
 #include "genie/nn/autocast.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::models {
@@ -37,6 +38,7 @@ VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int6
 }
 
 at::Tensor VideoEncoderImpl::forward(const at::Tensor& patches) {
+  nn::check_input("VideoTokenizer", "video's patches", patches, embed_->weight.size(1), embed_->weight);
   const at::Tensor encoded =
       head_->forward(transformer_->forward(position_->forward(embed_->forward(patches))));
   return linear_ ? linear_->forward(patches) + encoded : encoded;
@@ -57,6 +59,7 @@ VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int6
 }
 
 at::Tensor VideoDecoderImpl::forward(const at::Tensor& codes) {
+  nn::check_input("VideoTokenizer", "codes", codes, embed_->weight.size(1), embed_->weight);
   const at::Tensor decoded =
       head_->forward(transformer_->forward(position_->forward(embed_->forward(codes))));
   return linear_ ? linear_->forward(codes) + decoded : decoded;
@@ -88,7 +91,8 @@ TokenizerOutput VideoTokenizerImpl::forward(const at::Tensor& video) {
 }
 
 at::Tensor VideoTokenizerImpl::encode(const at::Tensor& video) {
-  const at::Tensor encodings = encoder_->forward(nn::patchify(video, grid_)).to(at::kFloat);
+  const at::Tensor encodings =
+      encoder_->forward(nn::patchify(video, grid_)).to(quantizer_->codebook().scalar_type());
   return nn::nearest(encodings.flatten(0, 2), quantizer_->codebook())
       .view({video.size(0), video.size(1), grid_.count()});
 }

@@ -5,19 +5,15 @@
 #include <cmath>
 #include <vector>
 
+#include "genie/nn/input_check.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/st_attention/st_attention.h"
 
 namespace genie::nn {
 
 STAttentionBase::STAttentionBase(const STAttentionOptions& options) : options_(options) {
-  TORCH_CHECK_VALUE(options.dim >= 1 && options.num_heads >= 1,
-                    "ST attention: dim and num_heads must be at least 1, got dim=", options.dim,
-                    ", num_heads=", options.num_heads);
-  TORCH_CHECK_VALUE(options.head_dim > 0 || options.dim % options.num_heads == 0,
-                    "ST attention: dim=", options.dim, " is not divisible by num_heads=", options.num_heads,
-                    "; change one of them or give head_dim");
-  head_dim_ = options.head_dim > 0 ? options.head_dim : options.dim / options.num_heads;
+  head_dim_ = check_heads("ST attention", options.dim, options.num_heads, options.head_dim, options.qk_scale);
+  check_rates("ST attention", {{"attn_drop", options.attn_drop}, {"proj_drop", options.proj_drop}});
   scale_ = options.qk_scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim_)));
   const int64_t inner = head_dim_ * options.num_heads;
   qkv_ = register_module(
@@ -28,6 +24,7 @@ STAttentionBase::STAttentionBase(const STAttentionOptions& options) : options_(o
 at::Tensor STAttentionBase::project(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(3) == options_.dim, "ST attention: expected (B,T,N,", options_.dim,
                     "), got ", x.sizes());
+  check_dtype_and_device("ST attention", "x", x, qkv_->weight);
   return qkv_->forward(x).view({x.size(0), x.size(1), x.size(2), 3, options_.num_heads, head_dim_});
 }
 

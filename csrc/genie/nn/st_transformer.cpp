@@ -4,6 +4,7 @@
 
 #include "genie/nn/area_block.h"
 #include "genie/nn/checkpoint.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/rms_norm.h"
 
 namespace genie::nn {
@@ -24,8 +25,8 @@ STTransformerBlockImpl::STTransformerBlockImpl(const STBlockOptions& options) {
   norm1_temporal_ = add_norm("norm1_temporal");
   attn_temporal_ = register_module("attn_temporal", STTemporalAttention(options.attention));
   norm2_ = add_norm("norm2");
-  mlp_ = register_module(
-      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, options.act_layer, options.drop));
+  mlp_ = register_module("mlp", STMLP(dim, mlp_width("STTransformerBlock", dim, options.mlp_ratio), dim,
+                                      options.act_layer, options.drop));
   drop_path_ = register_module("drop_path", DropPath(options.drop_path));
 }
 
@@ -36,6 +37,12 @@ at::Tensor STTransformerBlockImpl::attend_in_frames(const at::Tensor& x) {
 
 at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
                                            std::optional<int64_t> num_frames) {
+  check_input("STTransformerBlock", "x", input, mlp_->weight().size(1), mlp_->weight());
+  TORCH_CHECK_VALUE(input.dim() == 3 || input.dim() == 4,
+                    "STTransformerBlock: expected (B,T,N,C) or (B,T*N,C), got ", input.sizes());
+  TORCH_CHECK_VALUE(input.dim() == 3 || num_frames.value_or(input.size(1)) == input.size(1),
+                    "STTransformerBlock: num_frames=", num_frames.value_or(0), ", but x has ", input.size(1),
+                    " frames: ", input.sizes());
   at::Tensor x = input;
   if (x.dim() == 3) {
     TORCH_CHECK_VALUE(num_frames && *num_frames >= 1 && x.size(1) % *num_frames == 0,
@@ -57,9 +64,14 @@ at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, Tempo
 }
 
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {
-  TORCH_CHECK_VALUE(options.depth >= 0 && options.num_patches_per_frame >= 1,
-                    "STTransformer: depth must be >= 0 and num_patches_per_frame >= 1, got ", options.depth,
-                    " and ", options.num_patches_per_frame);
+  TORCH_CHECK_VALUE(
+      options.depth >= 0 && options.num_patches_per_frame >= 1 && options.num_frames >= 1 && options.dim >= 1,
+      "STTransformer: depth must be >= 0; num_frames, num_patches_per_frame and dim at least 1; got depth=",
+      options.depth, ", num_frames=", options.num_frames,
+      ", num_patches_per_frame=", options.num_patches_per_frame, ", dim=", options.dim);
+  check_rates("STTransformer", {{"drop_rate", options.drop_rate},
+                                {"attn_drop_rate", options.attn_drop_rate},
+                                {"drop_path_rate", options.drop_path_rate}});
   if (options.frame.vit5) {
     cls_token_ = register_parameter("cls_token", at::randn({options.dim}) * 0.02);
     registers_ =
@@ -138,6 +150,7 @@ void STTransformerImpl::rebind(const std::string& name, const at::Tensor& tensor
 at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, const AfterBlock& after_block) {
   TORCH_CHECK_VALUE(input.dim() == 3 || input.dim() == 4,
                     "STTransformer: expected (B,T,N,C) or (B,T*N,C), got ", input.sizes());
+  check_input("STTransformer", "x", input, options_.dim, norm_->weight);
   at::Tensor x = input;
   if (x.dim() == 3) {
     TORCH_CHECK_VALUE(x.size(1) % options_.num_patches_per_frame == 0, "STTransformer: ", x.size(1),
