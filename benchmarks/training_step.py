@@ -1,7 +1,8 @@
-"""A training step of each model: ours, the same mathematics in plain eager PyTorch, the bare matrix products.
+"""A training step of each model: ours, the same mathematics in plain eager PyTorch, the bare products.
 
-Forward, backward, clipping and AdamW on a batch of 4 clips of 16 frames of 64x64 pixels. Before anything is timed,
-the plain model loads our weights, and both must give the same loss and gradients. Both use torch's fused AdamW.
+Forward, backward, clipping and AdamW on a batch of 4 clips of 16 frames of 64x64 pixels. Before anything is
+timed, the plain model loads our weights, and both must give the same loss and gradients. Both use torch's
+fused AdamW.
 """
 
 from __future__ import annotations
