@@ -100,18 +100,22 @@ void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor&
                    mask.scalar_type());
   TORCH_CHECK_VALUE(mask.sizes() == tokens.sizes(), "DynamicsModel: expected a mask ", tokens.sizes(),
                     ", got ", mask.sizes());
-  for (const at::Tensor& input : {tokens, mask}) {
-    TORCH_CHECK_VALUE(input.device() == head_->weight.device(), "DynamicsModel: tokens and mask must be on ",
-                      head_->weight.device(), " where the model is, got ", input.device());
-  }
+  check_device(mask, "masks");
   check_tokens(tokens);
 }
 
 void DynamicsModelImpl::check_tokens(const at::Tensor& tokens) const {
+  check_device(tokens, "tokens");
   check_ids(tokens, num_tokens_, "tokens");
 }
 
+void DynamicsModelImpl::check_device(const at::Tensor& input, const char* what) const {
+  TORCH_CHECK_VALUE(input.device() == head_->weight.device(), "DynamicsModel: ", what, " are on ",
+                    input.device(), ", the model on ", head_->weight.device());
+}
+
 void DynamicsModelImpl::check_actions(const at::Tensor& actions) const {
+  check_device(actions, "actions");
   check_ids(actions, num_actions_, "actions");
 }
 

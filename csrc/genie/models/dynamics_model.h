@@ -77,6 +77,7 @@ class DynamicsModelImpl : public torch::nn::Module {
   const config::DynamicsConfig& config() const { return config_; }
 
  private:
+  void check_device(const at::Tensor& input, const char* what) const;
   void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
                    nn::TemporalCache* cache);

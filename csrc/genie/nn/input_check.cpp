@@ -8,10 +8,13 @@ namespace genie::nn {
 
 void check_dtype_and_device(const char* module, const char* name, const at::Tensor& x,
                             const at::Tensor& weight) {
-  TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type() ||
-                       (x.is_floating_point() && at::autocast::is_autocast_enabled(x.device().type())),
-                   module, ": ", name, " is ", x.scalar_type(), ", the module ", weight.scalar_type(),
-                   "; convert one of them, or use autocast");
+  // Autocast leaves float64 alone.
+  const bool converted = x.is_floating_point() && x.scalar_type() != at::kDouble &&
+                         weight.scalar_type() != at::kDouble &&
+                         at::autocast::is_autocast_enabled(x.device().type());
+  TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type() || converted, module, ": ", name, " is ",
+                   x.scalar_type(), ", the module ", weight.scalar_type(),
+                   "; convert one of them (autocast converts all but float64)");
   TORCH_CHECK_VALUE(x.device() == weight.device(), module, ": ", name, " is on ", x.device(),
                     ", the module on ", weight.device());
 }

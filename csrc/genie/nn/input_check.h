@@ -9,8 +9,8 @@
 namespace genie::nn {
 
 /// Throws unless a layer that holds `weight` can take x (...,channels): ValueError for other channels or
-/// another device, TypeError for another dtype (under autocast any floating-point one will do). `name` is
-/// what the caller calls x.
+/// another device, TypeError for another dtype (autocast converts all floating-point ones but float64).
+/// `name` is what the caller calls x.
 void check_input(const char* module, const char* name, const at::Tensor& x, int64_t channels,
                  const at::Tensor& weight);
 

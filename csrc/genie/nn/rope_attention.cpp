@@ -178,6 +178,7 @@ RoPEAreaAttentionImpl::RoPEAreaAttentionImpl(const RoPEAreaAttentionOptions& opt
 at::Tensor RoPEAreaAttentionImpl::forward(const at::Tensor& x, const TokenGrid& grid,
                                           const std::optional<at::Tensor>& attn_mask) {
   const Positions at = resolve(x, grid);
+  if (x.size(1) == 0) return RoPEAttentionImpl::forward(x, grid, attn_mask);  // no token, no area
   const at::Tensor areas = area_ids(at.ids, at.frames, at.height, at.width, splits_);
   if (!fused(x, attn_mask)) {
     const at::Tensor same_area = (areas.unsqueeze(1) == areas.unsqueeze(2)).unsqueeze(1);

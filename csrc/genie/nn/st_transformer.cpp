@@ -48,7 +48,7 @@ at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
     TORCH_CHECK_VALUE(num_frames && *num_frames >= 1 && x.size(1) % *num_frames == 0,
                       "STTransformerBlock: a (B,T*N,C) input needs num_frames that divides its ", x.size(1),
                       " tokens; or pass (B,T,N,C)");
-    x = x.view({x.size(0), *num_frames, -1, x.size(2)});
+    x = x.view({x.size(0), *num_frames, x.size(1) / *num_frames, x.size(2)});
   }
   x = x + drop_path_->forward(attend_in_frames(norm1_spatial_.forward(x)));
   x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_.forward(x), causal));
@@ -155,7 +155,8 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, cons
   if (x.dim() == 3) {
     TORCH_CHECK_VALUE(x.size(1) % options_.num_patches_per_frame == 0, "STTransformer: ", x.size(1),
                       " tokens are no multiple of num_patches_per_frame=", options_.num_patches_per_frame);
-    x = x.view({x.size(0), -1, options_.num_patches_per_frame, x.size(2)});
+    const int64_t tokens = options_.num_patches_per_frame;
+    x = x.view({x.size(0), x.size(1) / tokens, tokens, x.size(2)});
   }
   const int64_t tokens = x.size(2);
   x = with_registers(x);
@@ -165,7 +166,7 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, cons
     const auto block = std::dynamic_pointer_cast<VideoBlock>(module);
     if (options_.gradient_checkpointing && is_training()) {
       x = checkpoint([block, causal](const at::Tensor& h) { return block->forward_frames(h, causal); }, x,
-                     block->parameters());
+                     [block] { return block->parameters(); });
     } else {
       x = block->forward_frames(x, causal);
     }

@@ -43,6 +43,10 @@ VectorQuantizerImpl::VectorQuantizerImpl(const config::QuantizerConfig& config) 
 
 Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
   check_input("VectorQuantizer", "x", x, config_.code_dim, codebook_);
+  TORCH_CHECK_TYPE(
+      !is_training() || codebook_.scalar_type() == at::kFloat || codebook_.scalar_type() == at::kDouble,
+      "VectorQuantizer: counts and averages of training don't fit ", codebook_.scalar_type(),
+      "; keep the module in float32 and use autocast, or call eval()");
   const NoAutocastScope full_precision;
   const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
   if (is_training() && config_.kmeans_init && !initialized_.item<bool>()) initialize_from(flat, 0);
@@ -64,8 +68,10 @@ Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
 }
 
 at::Tensor VectorQuantizerImpl::lookup(const at::Tensor& indices) const {
-  TORCH_CHECK_VALUE(indices.scalar_type() == at::kLong, "VectorQuantizer: expected int64 indices, got ",
-                    indices.scalar_type());
+  TORCH_CHECK_TYPE(indices.scalar_type() == at::kLong, "VectorQuantizer: expected int64 indices, got ",
+                   indices.scalar_type());
+  TORCH_CHECK_VALUE(indices.device() == codebook_.device(), "VectorQuantizer: indices are on ",
+                    indices.device(), ", the module on ", codebook_.device());
   if (indices.numel() > 0) {
     const int64_t low = indices.min().item<int64_t>(), high = indices.max().item<int64_t>();
     TORCH_CHECK_INDEX(low >= 0 && high < config_.num_codes, "VectorQuantizer: indices must be in 0..",
