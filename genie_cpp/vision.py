@@ -205,7 +205,7 @@ def _interval(layers: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def create_vision_transformer(name: str, **options: Any) -> VisionTransformer:
-    """The encoder VIT_SIZES[name]; `options` as VisionTransformer takes them, and before what the name says."""
+    """The encoder VIT_SIZES[name]; `options` as VisionTransformer takes them; they come first."""
     if name not in VIT_SIZES:
         raise ValueError(f"unknown encoder {name!r}; there are: {', '.join(VIT_SIZES)}")
     return VisionTransformer(**{**VIT_SIZES[name], **options})
