@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genie_cpp import _C
 from genie_cpp.adoption import Module
+from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "VisionPredictor",
     "VisionTransformer",
     "create_vision_transformer",
+    "load_jepa_run",
     "load_vjepa_checkpoint",
 ]
 
@@ -295,3 +298,32 @@ def load_vjepa_checkpoint(
         raise GenieError(f"{name}: does not fit the model: {report}")
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def load_jepa_run(run_dir: str | os.PathLike[str], part: str = "target_encoder") -> VisionTransformer:
+    """The encoder that phase jepa trained in a run directory, from its newest checkpoint, in evaluation mode.
+
+    `part`: target_encoder or encoder. Raises GenieError where the phase is not trained.
+    """
+    if part not in ("target_encoder", "encoder"):
+        raise GenieError(f"part must be target_encoder or encoder, got {part!r}")
+    folder = os.fspath(run_dir)
+    weights = _C.load_jepa_weights(folder)
+    settings = values(_C.Config.load(os.path.join(folder, "config.yaml")))["jepa"]["encoder"]
+    model = VisionTransformer(
+        patch_size=settings["patch_size"],
+        tubelet_size=settings["tubelet_size"],
+        embed_dim=settings["dim"],
+        depth=settings["depth"],
+        num_heads=settings["heads"],
+        mlp_ratio=settings["mlp_ratio"],
+        use_area_attention=settings["use_area_attention"],
+        area_spatial_splits=settings["area_spatial_splits"],
+        area_temporal_splits=settings["area_temporal_splits"],
+        area_attention_layers=settings["area_attention_layers"] or None,
+        area_residual_scale=settings["area_residual_scale"],
+    )
+    prefix = f"{part}."
+    own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    model.load_state_dict(own)
+    return model.eval()

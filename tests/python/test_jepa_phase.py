@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genie_cpp import _C, GenieError, training
+from genie_cpp import _C, GenieError, training, vision
 
 CONFIG = {
     "data": {"num_frames": 4, "height": 16, "width": 16, "num_workers": 1, "validation_fraction": 0.25},
@@ -121,6 +121,17 @@ def test_annealing_starts_from_given_weights(shifting_file: Path, tmp_path: Path
     for name, value in weights.items():
         assert torch.equal(loaded[name], value), name
         assert torch.allclose(loaded[f"target_{name}"], value, atol=1e-6), name
+
+
+def test_the_trained_encoder_loads_as_a_module(shifting_file: Path, tmp_path: Path) -> None:
+    run(shifting_file, tmp_path / "run", "jepa.encoder.use_area_attention=true")
+    weights = _C.load_jepa_weights(str(tmp_path / "run"))
+    model = vision.load_jepa_run(tmp_path / "run")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[f"target_encoder.{name}"]), name
+    assert not model.training and model(torch.zeros(1, 3, 4, 16, 16)).shape == (1, 32, 24)
+    with pytest.raises(GenieError, match="phase jepa is not trained"):
+        vision.load_jepa_run(tmp_path / "none")
 
 
 def test_collapse_is_said(shifting_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
