@@ -146,7 +146,6 @@ def test_collapse_is_said(shifting_file: Path, tmp_path: Path, capfd: pytest.Cap
         ("jepa.encoder.patch_size=5", "don't divide into patches of jepa.encoder.patch_size = 5"),
         ("jepa.encoder.heads=5", "jepa.encoder.dim = 24 is not divisible by jepa.encoder.heads = 5"),
         ("jepa.masks.min_aspect=2", "jepa.masks.min_aspect = 2 is above"),
-        ("training.jepa.final_weight_decay=-0.5", "final_weight_decay = -0.5 is negative"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -38,9 +38,6 @@ void check_phase(const PhaseConfig& c, const std::string& key) {
   check(c.final_learning_rate <= c.learning_rate, key,
         ".final_learning_rate = ", number_text(c.final_learning_rate), " is above ", key,
         ".learning_rate = ", number_text(c.learning_rate));
-  check(c.final_weight_decay >= 0 || c.final_weight_decay == -1, key,
-        ".final_weight_decay = ", number_text(c.final_weight_decay),
-        " is negative; -1 leaves weight_decay as it is");
   check(c.batch_size % c.accumulation == 0, key, ".batch_size = ", c.batch_size, " is not divisible by ", key,
         ".accumulation = ", c.accumulation, ", the parts it is computed in");
   check(c.num_frames != 1, key, ".num_frames = 1: a clip needs at least 2 frames; 0 takes data.num_frames");
