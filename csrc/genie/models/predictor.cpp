@@ -25,8 +25,8 @@ VisionPredictorImpl::VisionPredictorImpl(const VisionPredictorOptions& options) 
   mask_tokens_ = register_module("mask_tokens", MaskTokens(options.num_mask_tokens, stack.dim));
   predictor_blocks_ = register_module("predictor_blocks", torch::nn::ModuleList());
   for (int64_t i = 0; i < stack.depth; ++i) predictor_blocks_->push_back(nn::make_rope_block(stack, i));
-  predictor_norm_ = register_module(
-      "predictor_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({stack.dim}).eps(1e-6)));
+  predictor_norm_ = register_module("predictor_norm",
+                                    torch::nn::LayerNorm(torch::nn::LayerNormOptions({stack.dim}).eps(1e-6)));
   predictor_proj_ = register_module("predictor_proj", torch::nn::Linear(stack.dim, options.embed_dim));
   nn::initialize_vjepa(*this);
   for (int64_t i = 0; i < stack.depth; ++i) {
@@ -44,9 +44,8 @@ at::Tensor VisionPredictorImpl::forward(const at::Tensor& x, const std::vector<a
   const auto batch = x.size(0) / static_cast<int64_t>(masks_x.size());
   const at::Tensor seen = join_masks(masks_x, batch, "VisionPredictor, masks_x");
   const at::Tensor hidden = join_masks(masks_y, batch, "VisionPredictor, masks_y");
-  TORCH_CHECK_VALUE(seen.size(0) == x.size(0) && seen.size(1) == x.size(1),
-                    "VisionPredictor: masks_x hold ", seen.size(0), " x ", seen.size(1),
-                    " token ids, but x is ", x.sizes());
+  TORCH_CHECK_VALUE(seen.size(0) == x.size(0) && seen.size(1) == x.size(1), "VisionPredictor: masks_x hold ",
+                    seen.size(0), " x ", seen.size(1), " token ids, but x is ", x.sizes());
   const int64_t rows = x.size(0), known = seen.size(1), asked = hidden.size(1), dim = options_.blocks.dim;
   const nn::PackedTokens tokens =
       nn::pack_tokens(at::cat({seen, hidden}, 1), options_.grid, nn::areas_in_use(options_.blocks));

@@ -45,8 +45,8 @@ class VisionPredictorImpl : public torch::nn::Module {
  public:
   explicit VisionPredictorImpl(const VisionPredictorOptions& options);
 
-  /// x (R,K,embed_dim), the encoder's output for `masks_x`, to (R,P,embed_dim) for the tokens of `masks_y`, in
-  /// their order. Masks are int64 token ids (B,K) and (B,P), several of one K and P make R = masks*B.
+  /// x (R,K,embed_dim), the encoder's output for `masks_x`, to (R,P,embed_dim) for the tokens of `masks_y`,
+  /// in their order. Masks are int64 token ids (B,K) and (B,P), several of one K and P make R = masks*B.
   /// `mask_index` modulo num_mask_tokens chooses the mask token.
   at::Tensor forward(const at::Tensor& x, const std::vector<at::Tensor>& masks_x,
                      const std::vector<at::Tensor>& masks_y, int64_t mask_index = 1);

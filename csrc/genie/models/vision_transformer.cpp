@@ -11,11 +11,10 @@ at::Tensor join_masks(const std::vector<at::Tensor>& masks, int64_t batch, const
   for (const at::Tensor& mask : masks) {
     TORCH_CHECK_TYPE(mask.scalar_type() == at::kLong, name, ": masks must hold int64 token ids, got ",
                      mask.scalar_type());
-    TORCH_CHECK_VALUE(
-        mask.dim() == 2 && mask.size(0) == batch && mask.sizes() == masks.front().sizes(), name,
-        ": masks must all be (B,K) with B = ", batch, " and one K, got ", mask.sizes(),
-        mask.is_same(masks.front()) ? "" : " beside ",
-        mask.is_same(masks.front()) ? std::vector<int64_t>() : masks.front().sizes().vec());
+    TORCH_CHECK_VALUE(mask.dim() == 2 && mask.size(0) == batch && mask.sizes() == masks.front().sizes(), name,
+                      ": masks must all be (B,K) with B = ", batch, " and one K, got ", mask.sizes(),
+                      mask.is_same(masks.front()) ? "" : " beside ",
+                      mask.is_same(masks.front()) ? std::vector<int64_t>() : masks.front().sizes().vec());
   }
   return masks.size() == 1 ? masks.front() : at::cat(masks);
 }
@@ -37,8 +36,7 @@ VisionTransformerImpl::VisionTransformerImpl(const VisionTransformerOptions& opt
                                                                          .dim = stack.dim}));
   blocks_ = register_module("blocks", torch::nn::ModuleList());
   for (int64_t i = 0; i < stack.depth; ++i) blocks_->push_back(nn::make_rope_block(stack, i));
-  norm_ = register_module("norm",
-                          torch::nn::LayerNorm(torch::nn::LayerNormOptions({stack.dim}).eps(1e-6)));
+  norm_ = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({stack.dim}).eps(1e-6)));
   nn::initialize_vjepa(*this);
   for (int64_t i = 0; i < stack.depth; ++i) {
     nn::rescale_block(*blocks_[i]->as<nn::RoPEBlockImpl>(), i + 1);

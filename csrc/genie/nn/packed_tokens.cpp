@@ -37,8 +37,7 @@ PackedTokens pack_tokens(const at::Tensor& ids, const GridSize& grid,
   result.inverse = at::empty_like(result.order);
   result.inverse.scatter_(0, result.order, at::arange(result.order.numel(), ids.options()));
   result.positions = result.positions.index_select(0, result.order);
-  const at::Tensor counts =
-      (area.unsqueeze(2) == at::arange(areas->count(), ids.options())).sum(1).flatten();
+  const at::Tensor counts = (area.unsqueeze(2) == at::arange(areas->count(), ids.options())).sum(1).flatten();
   result.area_offsets = at::cat({at::zeros({1}, offsets), counts.cumsum(0, at::kInt)});
   return result;
 }

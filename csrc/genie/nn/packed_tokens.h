@@ -21,11 +21,11 @@ struct GridSize {
 struct PackedTokens {
   int64_t sequences = 0, tokens = 0;  ///< R, N
   GridSize grid;
-  at::Tensor positions;          ///< int64 (R*N): token ids in packed order
-  at::Tensor order;              ///< int64 (R*N): which token r*N + n lies at each place; undefined: its own
-  at::Tensor inverse;            ///< int64 (R*N): the place of each token; undefined without areas
-  at::Tensor sequence_offsets;   ///< int32 (R+1): where each sequence begins
-  at::Tensor area_offsets;       ///< int32 (R*areas+1): where each area begins; undefined without areas
+  at::Tensor positions;         ///< int64 (R*N): token ids in packed order
+  at::Tensor order;             ///< int64 (R*N): which token r*N + n lies at each place; undefined: its own
+  at::Tensor inverse;           ///< int64 (R*N): the place of each token; undefined without areas
+  at::Tensor sequence_offsets;  ///< int32 (R+1): where each sequence begins
+  at::Tensor area_offsets;      ///< int32 (R*areas+1): where each area begins; undefined without areas
 
   /// The rows of x (R*N,C), token by token, in packed order; and back.
   at::Tensor pack(const at::Tensor& x) const { return order.defined() ? x.index_select(0, order) : x; }

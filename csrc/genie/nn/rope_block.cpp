@@ -38,10 +38,10 @@ at::Tensor RoPEBlockImpl::drop_sequences(const at::Tensor& x, const PackedTokens
 at::Tensor RoPEBlockImpl::forward(const at::Tensor& input, const PackedTokens& tokens) {
   const at::Tensor& offsets = areas_ ? tokens.area_offsets : tokens.sequence_offsets;
   const at::Tensor x =
-      input + drop_sequences(attn_->forward_segments(norm1_->forward(input), tokens.positions,
-                                                     tokens.grid.height, tokens.grid.width, offsets,
-                                                     tokens.tokens),
-                             tokens);
+      input +
+      drop_sequences(attn_->forward_segments(norm1_->forward(input), tokens.positions, tokens.grid.height,
+                                             tokens.grid.width, offsets, tokens.tokens),
+                     tokens);
   return x + drop_sequences(mlp_->forward(norm2_->forward(x)), tokens);
 }
 

@@ -11,8 +11,7 @@ TubeletEmbeddingImpl::TubeletEmbeddingImpl(const TubeletOptions& options) : opti
       options.patch_size, ", ", options.tubelet_size, ", ", options.channels, ", ", options.dim);
   const torch::ExpandingArray<3> size({options.tubelet_size, options.patch_size, options.patch_size});
   proj_ = register_module(
-      "proj",
-      torch::nn::Conv3d(torch::nn::Conv3dOptions(options.channels, options.dim, size).stride(size)));
+      "proj", torch::nn::Conv3d(torch::nn::Conv3dOptions(options.channels, options.dim, size).stride(size)));
 }
 
 GridSize TubeletEmbeddingImpl::grid(const at::Tensor& video) const {
@@ -21,11 +20,10 @@ GridSize TubeletEmbeddingImpl::grid(const at::Tensor& video) const {
   TORCH_CHECK_TYPE(video.is_floating_point(), "expected floating-point video, got ", video.scalar_type());
   const int64_t frames = video.size(2), height = video.size(3), width = video.size(4);
   const int64_t t = options_.tubelet_size, p = options_.patch_size;
-  TORCH_CHECK_VALUE(frames >= t && frames % t == 0 && height >= p && height % p == 0 && width >= p &&
-                        width % p == 0,
-                    "video of ", frames, " frames of ", height, " x ", width,
-                    " pixels doesn't divide into tubelets of ", t, " frames of ", p, " x ", p,
-                    " pixels; crop or resize it");
+  TORCH_CHECK_VALUE(
+      frames >= t && frames % t == 0 && height >= p && height % p == 0 && width >= p && width % p == 0,
+      "video of ", frames, " frames of ", height, " x ", width, " pixels doesn't divide into tubelets of ", t,
+      " frames of ", p, " x ", p, " pixels; crop or resize it");
   return {.frames = frames / t, .height = height / p, .width = width / p};
 }
 

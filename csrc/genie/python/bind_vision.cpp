@@ -45,27 +45,27 @@ nn::RoPEStackOptions stack_options(int64_t dim, int64_t depth, int64_t heads, do
 
 void bind_vision_transformer(py::module_& m) {
   module_class<VisionTransformerImpl>(m, "VisionTransformer")
-      .def(py::init([](int64_t patch_size, int64_t tubelet_size, int64_t in_chans, int64_t embed_dim,
-                       int64_t depth, int64_t num_heads, double mlp_ratio, bool qkv_bias,
-                       std::optional<double> qk_scale, double drop_rate, double drop_path_rate,
-                       bool use_activation_checkpointing, bool use_area_attention,
-                       int64_t area_spatial_splits, int64_t area_temporal_splits,
-                       const Layers& area_attention_layers, double area_residual_scale,
-                       const std::vector<int64_t>& out_layers) {
-             return std::make_shared<VisionTransformerImpl>(VisionTransformerOptions{
-                 .patch_size = patch_size,
-                 .tubelet_size = tubelet_size,
-                 .channels = in_chans,
-                 .blocks = stack_options(embed_dim, depth, num_heads, mlp_ratio, qkv_bias, qk_scale,
-                                         drop_rate, drop_path_rate, use_activation_checkpointing,
-                                         use_area_attention, area_spatial_splits, area_temporal_splits,
-                                         area_attention_layers, area_residual_scale),
-                 .out_layers = out_layers});
-           }),
-           py::kw_only(), "patch_size"_a, "tubelet_size"_a, "in_chans"_a, "embed_dim"_a, "depth"_a,
-           "num_heads"_a, "mlp_ratio"_a, "qkv_bias"_a, "qk_scale"_a, "drop_rate"_a, "drop_path_rate"_a,
-           "use_activation_checkpointing"_a, "use_area_attention"_a, "area_spatial_splits"_a,
-           "area_temporal_splits"_a, "area_attention_layers"_a, "area_residual_scale"_a, "out_layers"_a)
+      .def(
+          py::init([](int64_t patch_size, int64_t tubelet_size, int64_t in_chans, int64_t embed_dim,
+                      int64_t depth, int64_t num_heads, double mlp_ratio, bool qkv_bias,
+                      std::optional<double> qk_scale, double drop_rate, double drop_path_rate,
+                      bool use_activation_checkpointing, bool use_area_attention, int64_t area_spatial_splits,
+                      int64_t area_temporal_splits, const Layers& area_attention_layers,
+                      double area_residual_scale, const std::vector<int64_t>& out_layers) {
+            return std::make_shared<VisionTransformerImpl>(VisionTransformerOptions{
+                .patch_size = patch_size,
+                .tubelet_size = tubelet_size,
+                .channels = in_chans,
+                .blocks = stack_options(embed_dim, depth, num_heads, mlp_ratio, qkv_bias, qk_scale, drop_rate,
+                                        drop_path_rate, use_activation_checkpointing, use_area_attention,
+                                        area_spatial_splits, area_temporal_splits, area_attention_layers,
+                                        area_residual_scale),
+                .out_layers = out_layers});
+          }),
+          py::kw_only(), "patch_size"_a, "tubelet_size"_a, "in_chans"_a, "embed_dim"_a, "depth"_a,
+          "num_heads"_a, "mlp_ratio"_a, "qkv_bias"_a, "qk_scale"_a, "drop_rate"_a, "drop_path_rate"_a,
+          "use_activation_checkpointing"_a, "use_area_attention"_a, "area_spatial_splits"_a,
+          "area_temporal_splits"_a, "area_attention_layers"_a, "area_residual_scale"_a, "out_layers"_a)
       .def("forward", &VisionTransformerImpl::forward, "video"_a, "masks"_a, NoGil())
       .def("features", &VisionTransformerImpl::features, "video"_a, "masks"_a, NoGil());
 }
