@@ -26,10 +26,11 @@ __all__ = [
     "nn",
     "ops",
     "training",
+    "vision",
     "viz",
 ]
 
-_SUBMODULES = frozenset({"data", "errors", "evaluation", "models", "nn", "ops", "training", "viz"})
+_SUBMODULES = frozenset({"data", "errors", "evaluation", "models", "nn", "ops", "training", "vision", "viz"})
 
 
 def _minor(version: str) -> str:

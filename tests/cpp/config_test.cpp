@@ -60,9 +60,10 @@ TEST(Config, WritingAndReadingBackKeepsEveryBit) {
       if (!problem_with(entry).empty()) **value = std::get<Range>(entry.constraint).max;
     }
     config.dynamics.min_mask_rate = config.dynamics.max_mask_rate / 3;
+    config.jepa.masks.min_aspect = config.jepa.masks.max_aspect;
     config.data.stride = 1;
-    for (PhaseConfig* phase :
-         {&config.training.tokenizer, &config.training.latent_action, &config.training.dynamics}) {
+    for (PhaseConfig* phase : {&config.training.tokenizer, &config.training.latent_action,
+                               &config.training.dynamics, &config.training.jepa}) {
       phase->final_learning_rate = phase->learning_rate / 7;
     }
     const std::string yaml = to_yaml(config);

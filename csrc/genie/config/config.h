@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "genie/config/data_config.h"
+#include "genie/config/jepa_config.h"
 #include "genie/config/model_config.h"
 
 namespace genie::config {
@@ -47,6 +48,7 @@ struct PhaseConfig {
   double beta2 = 0.9;
   double epsilon = 1e-8;
   double weight_decay = 1e-4;
+  double final_weight_decay = -1;
   double clip_gradient_norm = 1.0;
   int64_t num_frames = 0;
 
@@ -69,6 +71,8 @@ struct PhaseConfig {
     visit("epsilon", s.epsilon, "AdamW's", greater_than(0));
     visit("weight_decay", s.weight_decay, "AdamW's, on matrices only (not on biases, norms, embeddings)",
           at_least(0));
+    visit("final_weight_decay", s.final_weight_decay,
+          "at the last step, along a half cosine; -1 leaves weight_decay as it is", at_least(-1));
     visit("clip_gradient_norm", s.clip_gradient_norm, "greatest norm of the gradient; 0 does not clip",
           at_least(0));
     visit("num_frames", s.num_frames, "T of this phase's clips; 0 is data.num_frames", between(0, 1024));
@@ -92,6 +96,7 @@ struct TrainingConfig {
   PhaseConfig tokenizer;
   PhaseConfig latent_action;
   PhaseConfig dynamics;
+  PhaseConfig jepa;
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -113,6 +118,7 @@ struct TrainingConfig {
     visit("tokenizer", s.tokenizer, "phase tokenizer", {});
     visit("latent_action", s.latent_action, "phase latent_action", {});
     visit("dynamics", s.dynamics, "phase dynamics", {});
+    visit("jepa", s.jepa, "phase jepa", {});
   }
 };
 
@@ -123,6 +129,7 @@ struct Config {
   TokenizerConfig tokenizer;
   LatentActionConfig latent_action;
   DynamicsConfig dynamics;
+  JepaConfig jepa;
   InferenceConfig inference;
   TrainingConfig training;
 
@@ -132,6 +139,7 @@ struct Config {
     visit("tokenizer", s.tokenizer, "video tokenizer", {});
     visit("latent_action", s.latent_action, "latent action model", {});
     visit("dynamics", s.dynamics, "dynamics model", {});
+    visit("jepa", s.jepa, "video encoder trained by masked latent prediction (phase jepa)", {});
     visit("inference", s.inference, "generation", {});
     visit("training", s.training, "how training runs", {});
   }

@@ -65,6 +65,21 @@ void check_dynamics(const DynamicsConfig& c) {
   check(c.max_mask_rate > 0, "dynamics.max_mask_rate = 0 masks nothing, so there is nothing to learn from");
 }
 
+void check_jepa(const JepaConfig& c) {
+  const auto divides = [](int64_t dim, int64_t heads, const char* key) {
+    check(dim % heads == 0, key, ".dim = ", dim, " is not divisible by ", key, ".heads = ", heads);
+  };
+  divides(c.encoder.dim, c.encoder.heads, "jepa.encoder");
+  divides(c.predictor.dim, c.predictor.heads, "jepa.predictor");
+  const auto& layers = c.encoder.area_attention_layers;
+  check(layers.empty() || layers[1] <= c.encoder.depth, "jepa.encoder.area_attention_layers ends at ",
+        layers.empty() ? 0 : layers[1], ", but there are jepa.encoder.depth = ", c.encoder.depth, " layers");
+  check(c.masks.short_scale > 0 || c.masks.long_scale > 0,
+        "jepa.masks.short_scale and jepa.masks.long_scale are both 0: nothing would be hidden");
+  check(c.masks.min_aspect <= c.masks.max_aspect, "jepa.masks.min_aspect = ", number_text(c.masks.min_aspect),
+        " is above jepa.masks.max_aspect = ", number_text(c.masks.max_aspect));
+}
+
 }  // namespace
 
 void validate(const Config& config) {
@@ -91,6 +106,8 @@ void validate(const Config& config) {
   check_phase(config.training.tokenizer, "training.tokenizer");
   check_phase(config.training.latent_action, "training.latent_action");
   check_phase(config.training.dynamics, "training.dynamics");
+  check_phase(config.training.jepa, "training.jepa");
+  check_jepa(config.jepa);
 }
 
 }  // namespace genie::config

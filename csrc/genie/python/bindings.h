@@ -10,5 +10,6 @@ void bind_data(pybind11::module_& m);
 void bind_models(pybind11::module_& m);
 void bind_nn(pybind11::module_& m);
 void bind_training(pybind11::module_& m);
+void bind_vision(pybind11::module_& m);
 
 }  // namespace genie::python

@@ -48,8 +48,9 @@ double AdamW::clip_gradients(double max_norm) {
   return norm;
 }
 
-void AdamW::step(double learning_rate) {
+void AdamW::step(double learning_rate, std::optional<double> weight_decay) {
   at::NoGradGuard no_grad;
+  if (weight_decay) groups_[0].weight_decay = *weight_decay;
   for (Group& group : groups_) {
     // A parameter without a gradient (a part the loss did not reach) stays as it is.
     std::vector<at::Tensor> parameters, gradients, first, second, steps;

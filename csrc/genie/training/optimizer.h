@@ -3,6 +3,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ class AdamW {
   /// Scales all gradients so that their common norm is at most `max_norm` (0: leaves them) and returns the
   /// norm before.
   double clip_gradients(double max_norm);
-  void step(double learning_rate);
+  /// `weight_decay` acts on matrices; the configuration's where it is absent.
+  void step(double learning_rate, std::optional<double> weight_decay = std::nullopt);
   void zero_grad();
 
   /// Moments and step counts by parameter name, and their inverse; load throws Error where names or shapes

@@ -17,6 +17,7 @@
 #include "genie/training/checkpoint.h"
 #include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
+#include "genie/training/jepa_phase.h"
 #include "genie/training/module_state.h"
 
 namespace genie::training {
@@ -81,8 +82,8 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
               const TrainerHooks& hooks) {
   const auto& names = phase_names();
   const bool all = phase == "all";
-  check(all || std::find(names.begin(), names.end(), phase) != names.end(), "unknown phase '", phase,
-        "'; allowed: tokenizer, latent_action, dynamics, all");
+  check(all || phase == "jepa" || std::find(names.begin(), names.end(), phase) != names.end(),
+        "unknown phase '", phase, "'; allowed: tokenizer, latent_action, dynamics, jepa, all");
   config::validate(config);
   check(!out.empty(), "no run directory: give --out DIRECTORY");
   const c10::Device device = training_device(config.training);
@@ -101,6 +102,11 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   write_config(config, out);
 
   at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
+  if (phase == "jepa") {
+    const std::unique_ptr<Phase> jepa = make_jepa_phase(config, device);
+    const Clips& clips = clips_of(jepa->settings().num_frames);
+    return Trainer(*jepa, config, out + "/jepa", resume, hooks).run(clips.training, clips.validation);
+  }
   models::Genie genie(config);
   genie->to(device);
   genie->eval();

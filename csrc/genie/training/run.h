@@ -11,9 +11,9 @@ namespace genie::training {
 
 // A run directory holds config.yaml and a folder a phase: <phase>/metrics.jsonl, <phase>/checkpoints/.
 
-/// Trains `phase` ("tokenizer", "latent_action", "dynamics", or "all" one after the other) in run directory
-/// `out`. Phases before the first one trained are loaded from there. Throws Error for anything the user can
-/// mend.
+/// Trains `phase` ("tokenizer", "latent_action", "dynamics", "all" of these one after the other, or "jepa",
+/// which stands apart) in run directory `out`. Phases before the first one trained are loaded from there.
+/// Throws Error for anything the user can mend.
 Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
               const TrainerHooks& hooks);
 
