@@ -184,7 +184,7 @@ TEST(NearestKey, FindsMisspelledAndMisplacedKeys) {
   auto nearest = [&](const std::string& key) { return nearest_keys(key, entries); };
   EXPECT_THAT(nearest("learning_rate"),
               ElementsAre("training.tokenizer.learning_rate", "training.latent_action.learning_rate",
-                          "training.dynamics.learning_rate"));
+                          "training.dynamics.learning_rate", "training.jepa.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.Learning-Rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.lerning_rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("tokenizer.num_codes"), ElementsAre("tokenizer.quantizer.num_codes"));

@@ -231,3 +231,50 @@ def test_hooks_on_a_models_quantizer_are_refused_and_on_its_copy_run(genie: Geni
     alone.register_forward_hook(lambda *_: calls.append(1))
     alone(torch.randn(2, alone.codebook.shape[1]))
     assert calls == [1]
+
+
+def test_weights_exchanged_between_forward_and_backward_are_an_error_under_checkpointing() -> None:
+    torch.manual_seed(4)
+    model = nn.STTransformer(3, 6, 24, 2, 2, gradient_checkpointing=True).train()
+    x = torch.randn(1, 3, 6, 24)
+    others = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+    y = torch.func.functional_call(model, others, (x,))
+    y.square().sum().backward()
+    assert all(value.grad is not None for value in others.values())
+    y = torch.func.functional_call(model, others, (x,))
+    model(x)
+    with pytest.raises(RuntimeError, match="exchanged between forward and backward"):
+        y.square().sum().backward()
+
+
+def test_a_codebook_in_low_precision_is_not_trained() -> None:
+    quantizer = nn.VectorQuantizer(4, 3).bfloat16()
+    with pytest.raises(TypeError, match="keep the module in float32"):
+        quantizer.train()(torch.zeros(2, 3, dtype=torch.bfloat16))
+    quantizer.eval()(torch.zeros(2, 3, dtype=torch.bfloat16))
+
+
+def test_clips_and_batches_without_samples_pass_through() -> None:
+    assert nn.STTransformer(3, 6, 24, 1, 2)(torch.randn(0, 18, 24)).shape == (0, 18, 24)
+    assert nn.STTransformerBlock(24, 2)(torch.randn(0, 18, 24), True, 3).shape == (0, 18, 24)
+    for cls in (nn.RoPEAttention, nn.RoPEAreaAttention):
+        assert cls(24, 2, grid_size=3)(torch.randn(2, 0, 24)).shape == (2, 0, 24)
+
+
+def test_float64_under_autocast_is_a_type_error() -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match="all but float64"):
+        nn.STSpatialAttention(8, 2)(torch.zeros(1, 1, 1, 8).double())
+
+
+def test_a_gradient_on_another_device_is_refused_by_a_backward_op() -> None:
+    qkv = torch.randn(1, 2, 2, 3, 1, 4)
+    grad = torch.empty(1, 2, 2, 4, device="meta")
+    with pytest.raises(ValueError, match="the gradient is on meta"):
+        torch.ops.genie._st_attention_backward(grad, qkv, "space", False, False, None)
+
+
+def test_a_temperature_no_float_can_be_divided_by_is_refused() -> None:
+    logits, tokens = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64)
+    mask, noise = torch.ones(1, 2, dtype=torch.bool), torch.rand(1, 2)
+    with pytest.raises(ValueError, match="temperature must be finite, 0 or more and at most"):
+        torch.ops.genie.maskgit_step(logits, tokens, mask, noise, noise, 0, 1e39)

@@ -390,7 +390,7 @@ def test_wrong_input_is_refused(x, masks, error, message, areas):
         ({"out_layers": [2, 1]}, "out_layers must rise"),
         ({"area_attention_layers": (2, 5)}, r"end <= depth 4, got \[2, 5\]"),
         ({"area_attention_layers": (1,)}, r"is \(start, end\), got \(1,\)"),
-        ({"use_area_attention": True, "area_spatial_splits": 0}, "at least 1, got 0 and 2"),
+        ({"use_area_attention": True, "area_spatial_splits": 0}, "at most 1024, got 0 and 2"),
         ({"drop_path_rate": 1.0}, r"drop_prob must be in \[0, 1\)"),
         ({"patch_size": 0}, "at least 1, got 0"),
     ],

@@ -5,15 +5,22 @@
 #include <cmath>
 
 namespace genie::nn {
+namespace {
+
+/// Whether autocast brings both to one type; it leaves float64 alone.
+bool autocast_converts(const at::Tensor& x, const at::Tensor& weight) {
+  const auto narrow = [](const at::Tensor& t) {
+    return t.is_floating_point() && t.scalar_type() != at::kDouble;
+  };
+  return narrow(x) && narrow(weight) && !x.is_meta() && at::autocast::is_autocast_enabled(x.device().type());
+}
+
+}  // namespace
 
 void check_dtype_and_device(const char* module, const char* name, const at::Tensor& x,
                             const at::Tensor& weight) {
-  // Autocast leaves float64 alone.
-  const bool converted = x.is_floating_point() && x.scalar_type() != at::kDouble &&
-                         weight.scalar_type() != at::kDouble &&
-                         at::autocast::is_autocast_enabled(x.device().type());
-  TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type() || converted, module, ": ", name, " is ",
-                   x.scalar_type(), ", the module ", weight.scalar_type(),
+  TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type() || autocast_converts(x, weight), module, ": ",
+                   name, " is ", x.scalar_type(), ", the module ", weight.scalar_type(),
                    "; convert one of them (autocast converts all but float64)");
   TORCH_CHECK_VALUE(x.device() == weight.device(), module, ": ", name, " is on ", x.device(),
                     ", the module on ", weight.device());

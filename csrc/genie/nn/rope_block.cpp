@@ -75,8 +75,10 @@ std::optional<AreaSplits> areas_in_use(const RoPEStackOptions& options) {
 at::Tensor run_block(RoPEBlockImpl& block, const at::Tensor& x, const PackedTokens& tokens,
                      bool checkpointing) {
   if (!checkpointing) return block.forward(x, tokens);
-  return checkpoint([&block, tokens](const at::Tensor& input) { return block.forward(input, tokens); }, x,
-                    block.parameters());
+  // Backward may come when nobody else holds the module any more.
+  const auto held = std::static_pointer_cast<RoPEBlockImpl>(block.shared_from_this());
+  return checkpoint([held, tokens](const at::Tensor& input) { return held->forward(input, tokens); }, x,
+                    [held] { return held->parameters(); });
 }
 
 void initialize_vjepa(torch::nn::Module& module) {
