@@ -90,6 +90,14 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
   action_ = register_module("action", ActionEmbedding(num_actions, dim));
 }
 
+void DynamicsModelImpl::check_tokens(const at::Tensor& tokens) const {
+  check_ids(tokens, num_tokens_, "tokens");
+}
+
+void DynamicsModelImpl::check_actions(const at::Tensor& actions) const {
+  check_ids(actions, num_actions_, "actions");
+}
+
 void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const {
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ && tokens.size(1) <= num_frames_,
                     "DynamicsModel: expected tokens (B,T,", tokens_per_frame_, ") with T <= ", num_frames_,
@@ -97,7 +105,7 @@ void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor&
   TORCH_CHECK_VALUE(mask.scalar_type() == at::kBool && mask.sizes() == tokens.sizes(),
                     "DynamicsModel: expected a bool mask ", tokens.sizes(), ", got ", mask.scalar_type(), " ",
                     mask.sizes());
-  check_ids(tokens, num_tokens_, "tokens");
+  check_tokens(tokens);
 }
 
 at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& leading,
@@ -107,9 +115,10 @@ at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& 
   if (previous_) {
     // Shown one frame later; the frame before the first is empty.
     const at::Tensor shown = cache ? cache->write_memory(kTokenMemory, x) : x;
+    const int64_t past = shown.size(1) - frames;
     const at::Tensor before =
-        offset > 0 ? shown.narrow(1, offset - 1, frames)
-                   : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
+        past > 0 ? shown.narrow(1, past - 1, frames)
+                 : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
     x = x + previous_->forward(before);
   }
   x = position_->forward(x, offset);
@@ -149,7 +158,7 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
       actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
       "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
       "), one between two frames, got ", actions.sizes());
-  check_ids(actions, num_actions_, "actions");
+  check_actions(actions);
   const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
   const at::Tensor leading = at::cat({none, actions}, 1);
   const nn::AfterBlock after = cross_ ? cross_attention(action_memory(leading, 0), 0) : nn::AfterBlock();
@@ -158,11 +167,6 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
 
 at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at::Tensor& leading,
                                               const at::Tensor& mask, nn::TemporalCache& cache) {
-  check_inputs(tokens, mask);
-  TORCH_CHECK_VALUE(leading.sizes() == tokens.sizes().slice(0, 2),
-                    "DynamicsModel: expected the actions that led to each frame, ",
-                    tokens.sizes().slice(0, 2), ", got ", leading.sizes());
-  check_ids(leading, num_actions_ + 1, "actions");
   const int64_t offset = cache.length();
   const nn::AfterBlock after =
       cross_ ? cross_attention(cache.write_memory(kActionMemory, action_memory(leading, offset)), offset)
@@ -170,8 +174,8 @@ at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at
   return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, &cache), cache, after));
 }
 
-nn::TemporalCache DynamicsModelImpl::make_cache() const {
-  return nn::TemporalCache(config_.transformer.depth, num_frames_);
+nn::TemporalCache DynamicsModelImpl::make_cache(int64_t history) const {
+  return nn::TemporalCache(config_.transformer.depth, num_frames_, history);
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,
