@@ -21,6 +21,7 @@ __all__ = [
     "data",
     "errors",
     "evaluation",
+    "inference",
     "load",
     "models",
     "nn",
@@ -30,7 +31,9 @@ __all__ = [
     "viz",
 ]
 
-_SUBMODULES = frozenset({"data", "errors", "evaluation", "models", "nn", "ops", "training", "vision", "viz"})
+_SUBMODULES = frozenset(
+    {"data", "errors", "evaluation", "inference", "models", "nn", "ops", "training", "vision", "viz"}
+)
 
 
 def _minor(version: str) -> str:

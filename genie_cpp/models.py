@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -20,6 +20,9 @@ from genie_cpp.checks import checked_seed, checked_video
 from genie_cpp.config_values import ConfigLike, as_config, values
 from genie_cpp.nn.vector_quantizer import VectorQuantizer
 from genie_cpp.windows import in_windows
+
+if TYPE_CHECKING:
+    from genie_cpp.inference import Prompt, Session
 
 _Self = TypeVar("_Self", bound="_Model")
 
@@ -287,6 +290,55 @@ class Genie(_Model):
     def from_pretrained(cls, run_dir: str | os.PathLike[str]) -> Genie:
         """The models of a run directory; see genie_cpp.load."""
         return load(run_dir)
+
+    def play(
+        self,
+        prompt: Prompt,
+        seed: int = 0,
+        *,
+        steps: int | None = None,
+        temperature: float | None = None,
+        schedule: str | None = None,
+        unmasking: str | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        context: int = 1,
+        history: int | None = None,
+        dtype: str | None = None,
+    ) -> Session:
+        """Begins a session: a world that takes an action and gives the next frame (genie_cpp.inference).
+
+        `prompt`: "FILE.h5:FRAME" (with the `context` - 1 frames before it), uint8 frames (H,W,3), (T,H,W,3) or
+        a batch (B,T,H,W,3), or float video (B,T,3,H,W) in [0,1], a batch too; frames of another size are
+        resized. Actions between the prompt's frames are inferred. What is None is the configuration's (section
+        `inference`). The session can be rewound by `history` steps; `dtype` "bfloat16" multiplies matrices in
+        it, where the device can. The same seed and actions give the same frames.
+
+        The model is put into evaluation mode and must keep its weights while sessions run. Raises GenieError
+        for an option or prompt that does not fit.
+        """
+        from genie_cpp import inference
+
+        return inference.play(
+            self,
+            prompt,
+            seed,
+            steps=steps,
+            temperature=temperature,
+            schedule=schedule,
+            unmasking=unmasking,
+            top_k=top_k,
+            top_p=top_p,
+            context=context,
+            history=history,
+            dtype=dtype,
+        )
+
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session that Session.save wrote to a file; see Session.load."""
+        from genie_cpp.inference import Session
+
+        return Session.load(self, path)
 
     def generate(
         self,

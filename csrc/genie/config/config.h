@@ -19,6 +19,8 @@ struct InferenceConfig {
   std::string unmasking = "confidence";
   int64_t top_k = 0;
   double top_p = 1.0;
+  int64_t history = 32;
+  std::string dtype = "float32";
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -30,6 +32,11 @@ struct InferenceConfig {
     visit("unmasking", s.unmasking, "which sampled tokens a step keeps", one_of({"confidence", "random"}));
     visit("top_k", s.top_k, "sample among the k most likely tokens; 0 among all", at_least(0));
     visit("top_p", s.top_p, "sample among the likeliest tokens that hold this probability", between(1e-6, 1));
+    visit("history", s.history, "frames a session can be rewound by; it holds no more", between(0, 1e6));
+    visit(
+        "dtype", s.dtype,
+        "of a session's matrix multiplications and caches; bfloat16 needs a processor that has it, or a GPU",
+        one_of({"float32", "bfloat16"}));
   }
 };
 

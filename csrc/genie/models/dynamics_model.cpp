@@ -126,9 +126,10 @@ at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& 
   if (previous_) {
     // Shown one frame later; the frame before the first is empty.
     const at::Tensor shown = cache ? cache->write_memory(kTokenMemory, x) : x;
+    const int64_t past = shown.size(1) - frames;
     const at::Tensor before =
-        offset > 0 ? shown.narrow(1, offset - 1, frames)
-                   : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
+        past > 0 ? shown.narrow(1, past - 1, frames)
+                 : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
     x = x + previous_->forward(before);
   }
   x = position_->forward(x, offset);
@@ -177,11 +178,6 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
 
 at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at::Tensor& leading,
                                               const at::Tensor& mask, nn::TemporalCache& cache) {
-  check_inputs(tokens, mask);
-  TORCH_CHECK_VALUE(leading.sizes() == tokens.sizes().slice(0, 2),
-                    "DynamicsModel: expected the actions that led to each frame, ",
-                    tokens.sizes().slice(0, 2), ", got ", leading.sizes());
-  check_ids(leading, num_actions_ + 1, "actions");
   const int64_t offset = cache.length();
   const nn::AfterBlock after =
       cross_ ? cross_attention(cache.write_memory(kActionMemory, action_memory(leading, offset)), offset)
@@ -189,8 +185,8 @@ at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at
   return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, &cache), cache, after));
 }
 
-nn::TemporalCache DynamicsModelImpl::make_cache() const {
-  return nn::TemporalCache(config_.transformer.depth, num_frames_);
+nn::TemporalCache DynamicsModelImpl::make_cache(int64_t history) const {
+  return nn::TemporalCache(config_.transformer.depth, num_frames_, history);
 }
 
 at::Tensor DynamicsModelImpl::logits(const at::Tensor& features) {

@@ -56,13 +56,15 @@ class DynamicsModelImpl : public torch::nn::Module {
   at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// features() of new frames behind those committed to the cache (their keys and values are written, not
   /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
+  /// T_new is 1 unless the cache is empty. Ids are not checked: check_tokens and check_actions do that once.
   at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
                              const at::Tensor& mask_BTN, nn::TemporalCache& cache);
+  /// An empty cache for features_cached, in which a frame sees num_frames() frames, and which can go back by
+  /// `history` frames.
+  nn::TemporalCache make_cache(int64_t history = 0) const;
   /// Throw unless these are int64 of tokens or actions that exist: TypeError or IndexError.
   void check_tokens(const at::Tensor& tokens) const;
   void check_actions(const at::Tensor& actions) const;
-  /// An empty cache for features_cached, of num_frames() frames.
-  nn::TemporalCache make_cache() const;
   /// Logits (...,K) of features (...,E).
   at::Tensor logits(const at::Tensor& features);
 

@@ -65,6 +65,12 @@ at::Tensor VideoDecoderImpl::forward(const at::Tensor& codes) {
   return linear_ ? linear_->forward(codes) + decoded : decoded;
 }
 
+at::Tensor VideoDecoderImpl::forward_cached(const at::Tensor& codes, nn::TemporalCache& cache) {
+  const at::Tensor x = position_->forward(embed_->forward(codes), cache.length());
+  const at::Tensor decoded = head_->forward(transformer_->forward_cached(x, cache));
+  return linear_ ? linear_->forward(codes) + decoded : decoded;
+}
+
 VideoTokenizerImpl::VideoTokenizerImpl(const config::TokenizerConfig& config, int64_t num_frames,
                                        int64_t height, int64_t width)
     : config_(config), num_frames_(num_frames), grid_{height, width, config.patch_size} {
@@ -97,10 +103,28 @@ at::Tensor VideoTokenizerImpl::encode(const at::Tensor& video) {
       .view({video.size(0), video.size(1), grid_.count()});
 }
 
-at::Tensor VideoTokenizerImpl::decode(const at::Tensor& tokens) {
+at::Tensor VideoTokenizerImpl::lookup(const at::Tensor& tokens) {
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == grid_.count(),
                     "VideoTokenizer.decode: expected tokens (B,T,", grid_.count(), "), got ", tokens.sizes());
-  return nn::unpatchify(decoder_->forward(quantizer_->lookup(tokens)).to(at::kFloat), grid_).clamp(0, 1);
+  return quantizer_->lookup(tokens);
+}
+
+at::Tensor VideoTokenizerImpl::to_video(const at::Tensor& patches) const {
+  return nn::unpatchify(patches.to(at::kFloat), grid_).clamp(0, 1);
+}
+
+at::Tensor VideoTokenizerImpl::decode(const at::Tensor& tokens) {
+  return to_video(decoder_->forward(lookup(tokens)));
+}
+
+at::Tensor VideoTokenizerImpl::decode_cached(const at::Tensor& tokens, nn::TemporalCache& cache) {
+  const at::Tensor video = to_video(decoder_->forward_cached(lookup(tokens), cache));
+  cache.commit(tokens.size(1));
+  return video;
+}
+
+nn::TemporalCache VideoTokenizerImpl::make_decoder_cache(int64_t history) const {
+  return nn::TemporalCache(config_.decoder.depth, num_frames_, history);
 }
 
 void VideoTokenizerImpl::initialize_from(const at::Tensor& video, uint64_t seed) {

@@ -39,6 +39,9 @@ class VideoDecoderImpl : public torch::nn::Module {
   VideoDecoderImpl(const config::TransformerConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                    int64_t code_dim, bool linear_path);
   at::Tensor forward(const at::Tensor& codes_BTND);
+  /// forward() of new frames behind those committed to the cache, without computing those again; T_new is 1
+  /// unless the cache is empty. cache.commit(T_new) keeps the new ones.
+  at::Tensor forward_cached(const at::Tensor& codes_BTND, nn::TemporalCache& cache);
   torch::nn::Linear& linear() { return linear_; }
 
  private:
@@ -70,6 +73,11 @@ class VideoTokenizerImpl : public torch::nn::Module {
   at::Tensor encode(const at::Tensor& video_BTCHW);
   /// tokens int64 (B,T,N) to video (B,T,3,H,W) in [0,1]. Frame t depends on tokens up to t.
   at::Tensor decode(const at::Tensor& tokens_BTN);
+  /// decode() of frames that follow those committed to the cache, to which they are added; T_new is 1 unless
+  /// the cache is empty.
+  at::Tensor decode_cached(const at::Tensor& tokens_BTN, nn::TemporalCache& cache);
+  /// An empty cache for decode_cached, which can go back by `history` frames.
+  nn::TemporalCache make_decoder_cache(int64_t history = 0) const;
 
   /// Fits the linear path (PCA of patches) and the codebook (k-means of its encodings) to sample video
   /// (B,T,3,H,W). Does nothing with initialization "random".
@@ -81,6 +89,9 @@ class VideoTokenizerImpl : public torch::nn::Module {
   const config::TokenizerConfig& config() const { return config_; }
 
  private:
+  at::Tensor lookup(const at::Tensor& tokens);
+  at::Tensor to_video(const at::Tensor& patches) const;
+
   config::TokenizerConfig config_;
   int64_t num_frames_;
   nn::PatchGrid grid_;

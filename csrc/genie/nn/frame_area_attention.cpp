@@ -128,12 +128,13 @@ at::Tensor FrameAreaAttentionImpl::attend_area(const Heads& heads, const Tempora
   while (first > 0 && temporal_area(first - 1) == temporal_area(frame)) --first;
   const at::Tensor q =
       at::cat({heads.q.narrow(1, begin, count), heads.q.narrow(1, patches, further)}, 1).transpose(1, 2);
-  // (B,N,H,T,d) to (B,H,tokens of the area,d).
+  // (B,N,T,H,d) to (B,H,tokens of the area,d); T ends with this frame.
   const auto seen = [&](const at::Tensor& t) {
-    const at::Tensor recent = t.narrow(3, first, frame + 1 - first);
+    const int64_t frames = frame + 1 - first;
+    const at::Tensor recent = t.narrow(2, t.size(2) - frames, frames);
     return at::cat({recent.narrow(1, begin, count), recent.narrow(1, patches, further)}, 1)
-        .transpose(1, 2)
-        .flatten(2, 3);
+        .flatten(1, 2)
+        .transpose(1, 2);
   };
   return at::scaled_dot_product_attention(q, seen(past.keys), seen(past.values), {}, 0.0, false, scale_)
       .transpose(1, 2);
@@ -145,9 +146,9 @@ at::Tensor FrameAreaAttentionImpl::forward_cached(const at::Tensor& x, TemporalC
   TORCH_CHECK(frames == 1 || offset == 0, "FrameAreaAttention: ", frames,
               " new frames at once need an empty cache, it holds ", offset);
   const Heads heads = project_frames(x, offset);
-  const auto past =
-      cache.write(layer, heads.k.unflatten(1, {frames, tokens}), heads.v.unflatten(1, {frames, tokens}));
+  cache.write(layer, heads.k.unflatten(1, {frames, tokens}), heads.v.unflatten(1, {frames, tokens}));
   if (frames > 1) return merge(attend(heads, frames, /*causal=*/true));
+  const auto past = cache.seen(layer);
   std::vector<at::Tensor> patch_results;
   at::Tensor further_results;
   for (int64_t area = 0; area < areas_per_frame_; ++area) {
