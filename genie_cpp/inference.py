@@ -4,9 +4,9 @@
     frame = session.step(3)      # uint8 (H,W,3)
     session.rewind(1)            # as if it had not happened
 
-Past frames' attention keys and values are kept, so a MaskGIT step computes the current frame alone and gives
-what the whole window would. Python's lock is free while a session steps, and sessions of one model may step in
-several threads at once.
+Past frames' attention keys and values are kept, so a MaskGIT step computes the current frame alone and
+gives what the whole window would. Python's lock is free while a session steps, and sessions of one model
+may step in several threads at once.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Session:
     def configure(self, **options: Any) -> None:
         """Sets steps, temperature, schedule, unmasking, top_k or top_p from the next step on.
 
-        Raises GenieError for a value out of its range, and TypeError for another option; nothing changes then.
+        Raises GenieError for a value out of its range, TypeError for another option; nothing changes then.
         """
         self._session.configure(self._genie.config, **options)
 

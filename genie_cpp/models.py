@@ -308,11 +308,11 @@ class Genie(_Model):
     ) -> Session:
         """Begins a session: a world that takes an action and gives the next frame (genie_cpp.inference).
 
-        `prompt`: "FILE.h5:FRAME" (with the `context` - 1 frames before it), uint8 frames (H,W,3), (T,H,W,3) or
-        a batch (B,T,H,W,3), or float video (B,T,3,H,W) in [0,1], a batch too; frames of another size are
-        resized. Actions between the prompt's frames are inferred. What is None is the configuration's (section
-        `inference`). The session can be rewound by `history` steps; `dtype` "bfloat16" multiplies matrices in
-        it, where the device can. The same seed and actions give the same frames.
+        `prompt`: "FILE.h5:FRAME" (with the `context` - 1 frames before it), uint8 frames (H,W,3), (T,H,W,3)
+        or a batch (B,T,H,W,3), or float video (B,T,3,H,W) in [0,1], a batch too; frames of another size are
+        resized. Actions between the prompt's frames are inferred. What is None is the configuration's
+        (section `inference`). The session can be rewound by `history` steps; `dtype` "bfloat16" multiplies
+        matrices in it, where the device can. The same seed and actions give the same frames.
 
         The model is put into evaluation mode and must keep its weights while sessions run. Raises GenieError
         for an option or prompt that does not fit.
