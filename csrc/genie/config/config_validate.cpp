@@ -19,6 +19,11 @@ void check_transformer(const TransformerConfig& c, const std::string& key) {
     check(side * side == c.num_registers, key, ".num_registers = ", c.num_registers,
           " is no square number; the registers' positions form a square grid");
   }
+  if (c.rotary_time()) {
+    const int64_t head_dim = c.head_dim > 0 ? c.head_dim : c.dim / c.heads;
+    check(head_dim % 4 == 0, key, ".temporal_position = rotary turns channels in fours, and a head has ",
+          head_dim, "; choose ", key, ".dim, .heads or .head_dim so that 4 divides it");
+  }
   check(c.area_attention_layers.empty() || c.area_attention_layers[1] <= c.depth, key,
         ".area_attention_layers ends at ", c.area_attention_layers.empty() ? 0 : c.area_attention_layers[1],
         ", but there are ", key, ".depth = ", c.depth, " layers");

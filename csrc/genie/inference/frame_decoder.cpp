@@ -12,6 +12,7 @@ FrameDecoder::FrameDecoder(models::VideoTokenizer tokenizer, int64_t history)
     : tokenizer_(std::move(tokenizer)), cache_(tokenizer_->make_decoder_cache(history)) {}
 
 int64_t FrameDecoder::window_begin(int64_t frame) const {
+  if (tokenizer_->config().decoder.rotary_time()) return 0;
   const int64_t window = tokenizer_->num_frames(), hop = std::max<int64_t>(1, window / 2);
   return frame < window ? 0 : (frame - window + hop) / hop * hop;
 }

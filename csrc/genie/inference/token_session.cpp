@@ -71,7 +71,9 @@ SessionState TokenSession::state() const {
 /// Brings the frames that the next one sees into the cache.
 void TokenSession::encode_past() {
   const int64_t next = history_.length(), window = model_->num_frames();
-  const int64_t begin = std::max<int64_t>(0, next - window + 1);
+  // Learned time positions number the frames of the window, so all of them change when it slides.
+  const bool slides = !model_->config().transformer.rotary_time();
+  const int64_t begin = slides ? std::max<int64_t>(0, next - window + 1) : 0;
   if (cache_begin_ != begin || cache_.length() > next - begin) {
     cache_.clear();
     cache_begin_ = begin;

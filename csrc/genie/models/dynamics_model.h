@@ -50,7 +50,8 @@ class DynamicsModelImpl : public torch::nn::Module {
   DynamicsModelImpl(const config::DynamicsConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                     int64_t num_tokens, int64_t num_actions);
 
-  /// tokens int64 (B,T,N), actions int64 (B,T-1), mask bool (B,T,N) to logits (B,T,N,K).
+  /// tokens int64 (B,T,N), actions int64 (B,T-1), mask bool (B,T,N) to logits (B,T,N,K). T <= num_frames(),
+  /// or any with rotary time positions: a layer's frame then sees the last num_frames() frames.
   at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// The same up to the output layer: (B,T,N,E).
   at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
@@ -59,8 +60,8 @@ class DynamicsModelImpl : public torch::nn::Module {
   /// T_new is 1 unless the cache is empty. Ids are not checked: check_tokens and check_actions do that once.
   at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
                              const at::Tensor& mask_BTN, nn::TemporalCache& cache);
-  /// An empty cache for features_cached, in which a frame sees num_frames() frames, and which can go back by
-  /// `history` frames.
+  /// An empty cache for features_cached, in which a frame sees num_frames() frames. With rotary time
+  /// positions it takes any number of frames and can go back by `history`, else num_frames() of them.
   nn::TemporalCache make_cache(int64_t history = 0) const;
   /// Throw unless these are int64 of tokens or actions that exist: TypeError or IndexError.
   void check_tokens(const at::Tensor& tokens) const;
@@ -86,7 +87,8 @@ class DynamicsModelImpl : public torch::nn::Module {
   at::Tensor only_frame_tokens(const at::Tensor& x) const;
   /// What cross-attention looks at: embeddings of actions and of when they were taken, (B,T,E).
   at::Tensor action_memory(const at::Tensor& leading, int64_t offset);
-  nn::AfterBlock cross_attention(const at::Tensor& action_memory, int64_t offset);
+  /// Of the last `frames` frames that the memory (B,T,E) holds actions to.
+  nn::AfterBlock cross_attention(const at::Tensor& action_memory, int64_t frames);
 
   config::DynamicsConfig config_;
   int64_t num_frames_, tokens_per_frame_, num_tokens_, num_actions_;

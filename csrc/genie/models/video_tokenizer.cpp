@@ -26,8 +26,7 @@ void zero_(torch::nn::Linear& linear) {
 VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
   embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
@@ -47,8 +46,7 @@ at::Tensor VideoEncoderImpl::forward(const at::Tensor& patches) {
 VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
   embed_ = register_module("embed", torch::nn::Linear(code_dim, config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
@@ -124,7 +122,7 @@ at::Tensor VideoTokenizerImpl::decode_cached(const at::Tensor& tokens, nn::Tempo
 }
 
 nn::TemporalCache VideoTokenizerImpl::make_decoder_cache(int64_t history) const {
-  return nn::TemporalCache(config_.decoder.depth, num_frames_, history);
+  return nn::TemporalCache(config_.decoder.depth, num_frames_, config_.decoder.rotary_time() ? history : 0);
 }
 
 void VideoTokenizerImpl::initialize_from(const at::Tensor& video, uint64_t seed) {

@@ -14,6 +14,7 @@ FrameAreaAttentionImpl::FrameAreaAttentionImpl(const FrameAreaAttentionOptions& 
       rows_(options.rows),
       columns_(options.columns),
       num_frames_(options.num_frames),
+      endless_(options.endless),
       areas_per_frame_(std::min(splits().spatial, options.rows)),
       temporal_areas_(std::min(splits().temporal, options.num_frames)) {
   TORCH_CHECK_VALUE(rows_ >= 1 && columns_ >= 1 && num_frames_ >= 1,
@@ -26,14 +27,15 @@ int64_t FrameAreaAttentionImpl::first_row(int64_t area) const {
 }
 
 int64_t FrameAreaAttentionImpl::temporal_area(int64_t frame) const {
-  return std::min(frame / std::max<int64_t>(1, num_frames_ / splits().temporal), temporal_areas_ - 1);
+  const int64_t area = frame / std::max<int64_t>(1, num_frames_ / splits().temporal);
+  return endless_ ? area : std::min(area, temporal_areas_ - 1);
 }
 
 void FrameAreaAttentionImpl::check_input(const at::Tensor& x, int64_t offset) const {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(2) >= rows_ * columns_ && x.size(3) == options().dim,
                     "FrameAreaAttention: expected (B,T,N,", options().dim, ") with N >= ", rows_ * columns_,
                     ", got ", x.sizes());
-  TORCH_CHECK_VALUE(offset + x.size(1) <= num_frames_, "FrameAreaAttention: ", offset + x.size(1),
+  TORCH_CHECK_VALUE(endless_ || offset + x.size(1) <= num_frames_, "FrameAreaAttention: ", offset + x.size(1),
                     " frames, but the areas divide clips of ", num_frames_);
 }
 

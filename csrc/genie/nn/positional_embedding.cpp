@@ -59,14 +59,14 @@ void TemporalPositionalEmbeddingImpl::rebind(const std::string&, const at::Tenso
   frame_ = tensor;
 }
 
-CombinedPositionalEmbeddingImpl::CombinedPositionalEmbeddingImpl(int64_t max_frames, int64_t rows,
-                                                                 int64_t columns, int64_t dim) {
+CombinedPositionalEmbeddingImpl::CombinedPositionalEmbeddingImpl(std::optional<int64_t> max_frames,
+                                                                 int64_t rows, int64_t columns, int64_t dim) {
   spatial_ = register_module("spatial", SpatialPositionalEmbedding(rows, columns, dim));
-  temporal_ = register_module("temporal", TemporalPositionalEmbedding(max_frames, dim));
+  if (max_frames) temporal_ = register_module("temporal", TemporalPositionalEmbedding(*max_frames, dim));
 }
 
 at::Tensor CombinedPositionalEmbeddingImpl::forward(const at::Tensor& x, int64_t frame_offset) {
-  return spatial_->forward(temporal_->forward(x, frame_offset));
+  return spatial_->forward(temporal_ ? temporal_->forward(x, frame_offset) : x);
 }
 
 }  // namespace genie::nn

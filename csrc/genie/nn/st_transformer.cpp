@@ -102,6 +102,7 @@ std::shared_ptr<VideoBlock> STTransformerImpl::make_block(int64_t layer) const {
     block.attention.rows = o.frame.rows;
     block.attention.columns = o.frame.columns;
     block.attention.num_frames = o.num_frames;
+    block.attention.endless = o.rotary_time;
     block.mlp_ratio = o.mlp_ratio;
     block.drop = o.drop_rate;
     block.drop_path = drop_path;
@@ -114,7 +115,8 @@ std::shared_ptr<VideoBlock> STTransformerImpl::make_block(int64_t layer) const {
                      .qk_scale = o.qk_scale,
                      .attn_drop = o.attn_drop_rate,
                      .proj_drop = o.drop_rate,
-                     .head_dim = o.head_dim};
+                     .head_dim = o.head_dim,
+                     .rotary_window = o.rotary_time ? o.num_frames : 0};
   block.mlp_ratio = o.mlp_ratio;
   block.drop = o.drop_rate;
   block.drop_path = drop_path;
