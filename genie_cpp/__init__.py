@@ -21,15 +21,20 @@ __all__ = [
     "data",
     "errors",
     "evaluation",
+    "gym",
     "load",
     "models",
     "nn",
     "ops",
+    "play",
+    "prompts",
     "training",
     "viz",
 ]
 
-_SUBMODULES = frozenset({"data", "errors", "evaluation", "models", "nn", "ops", "training", "viz"})
+_SUBMODULES = frozenset(
+    {"data", "errors", "evaluation", "gym", "models", "nn", "ops", "play", "prompts", "training", "viz"}
+)
 
 
 def _minor(version: str) -> str:

@@ -66,13 +66,17 @@ def read_prompt(path: str | Path, frame: int, context: int, config: _C.Config) -
             f"{path}: {context} frames of context that end at frame {frame} would begin at {begin}, before "
             f"their episode does at {episode_begin}: ask for a smaller context or a later frame"
         )
+    return resized(to_model(file.read_frames(begin, context, stride)), config)[None]
+
+
+def resized(video: torch.Tensor, config: _C.Config) -> torch.Tensor:
+    """Video (T,3,H,W) in [0,1] at the model's size, as clips of training are: to whole steps of 1/255."""
     settings = values(config)["data"]
-    video = to_model(file.read_frames(begin, context, stride))
     size = (settings["height"], settings["width"])
-    if tuple(video.shape[-2:]) != size:  # as the clips of training are resized: to whole steps of 1/255
-        video = torch.nn.functional.interpolate(video, size, mode="bilinear", antialias=True)
-        video = video.mul(255).round().clamp(0, 255).div(255)
-    return video[None]
+    if tuple(video.shape[-2:]) == size:
+        return video
+    video = torch.nn.functional.interpolate(video, size, mode="bilinear", antialias=True)
+    return video.mul(255).round().clamp(0, 255).div(255)
 
 
 @torch.no_grad()
