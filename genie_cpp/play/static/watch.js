@@ -155,8 +155,11 @@ export class Watch {
     const high = (canvas.height - 6) / rows.length;
     context.clearRect(0, 0, canvas.width, canvas.height);
     rows.forEach(([actions, count], row) => {
+      context.fillStyle = "#8884";
+      context.fillRect(0, row * (high + 4) + 1, canvas.width, high - 2);
       for (let i = 0; i < steps; ++i) {
-        context.fillStyle = actions[i] === undefined ? "#8884" : `hsl(${hue(actions[i], count)} 70% 55%)`;
+        if (actions[i] === undefined) continue;
+        context.fillStyle = `hsl(${hue(actions[i], count)} 70% 55%)`;
         context.fillRect(i * wide, row * (high + 4) + 1, Math.ceil(wide), high - 2);
       }
     });
