@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from genie_cpp import _C, generation
+from genie_cpp import generation
 from genie_cpp.errors import GenieError
 from genie_cpp.models import Genie, load
 from genie_cpp.prompts import PromptFile
@@ -99,17 +99,18 @@ class _Dream:
 class GenieEnv(gymnasium.Env[np.ndarray, np.int64]):
     """One dreamed world, registered as "genie_cpp/Genie-v0".
 
-    Observations are frames, uint8 (H,W,3); actions are latent actions, Discrete(num_actions). An episode never
-    terminates and is truncated after `max_steps` steps. The reward is 0, or what `reward(before, action, after)`
-    gives for the frames around a step.
+    Observations are frames, uint8 (H,W,3); actions are latent actions, Discrete(num_actions). An episode
+    never terminates and is truncated after `max_steps` steps. The reward is 0, or what `reward(before,
+    action, after)` gives for the frames around a step.
 
-    `model` is a run directory or a loaded Genie. `data` is the HDF5 file that prompts come from; None takes the
-    validation or else the training file of the model's configuration. `context` frames are the prompt (default 1),
-    `sampling` holds steps, temperature, schedule, unmasking, top_k, top_p where they differ from the configuration.
+    `model` is a run directory or a loaded Genie. `data` is the HDF5 file that prompts come from; None
+    takes the validation or else the training file of the model's configuration. `context` frames are the
+    prompt (default 1), `sampling` holds steps, temperature, schedule, unmasking, top_k, top_p where they
+    differ from the configuration.
 
-    `reset(seed=..., options={"prompt": ...})`: the seed decides both the prompt and all randomness of the dream;
-    the option names the prompt instead: a frame's number, "FILE.h5:FRAME" or uint8 frames (H,W,3) or (T,H,W,3).
-    Raises GenieError for an option out of its range.
+    `reset(seed=..., options={"prompt": ...})`: the seed decides both the prompt and all randomness of the
+    dream; the option names the prompt instead: a frame's number, "FILE.h5:FRAME" or uint8 frames (H,W,3)
+    or (T,H,W,3). Raises GenieError for an option out of its range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -170,10 +171,10 @@ class GenieEnv(gymnasium.Env[np.ndarray, np.int64]):
 class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` dreamed worlds that take their steps together, as one batch.
 
-    Made by gymnasium.make_vec("genie_cpp/Genie-v0", num_envs=...); options and spaces are GenieEnv's. All episodes
-    are truncated in the same step and begin anew in the next one, whose actions are not used and whose rewards
-    are 0 (Gymnasium's AutoresetMode.NEXT_STEP). `reset` takes one seed, or a list whose entries choose the
-    prompts; options={"prompt": [...]} names one prompt a world.
+    Made by gymnasium.make_vec("genie_cpp/Genie-v0", num_envs=...); options and spaces are GenieEnv's. All
+    episodes are truncated in the same step and begin anew in the next one, whose actions are not used and
+    whose rewards are 0 (Gymnasium's AutoresetMode.NEXT_STEP). `reset` takes one seed, or a list whose
+    entries choose the prompts; options={"prompt": [...]} names one prompt a world.
     """
 
     metadata = {
@@ -228,9 +229,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         numbers = np.array([-1 if number is None else number for _, number in found])
         return self._frames(), {"prompt": numbers, "seed": np.full(self.num_envs, dream_seed)}
 
-    def step(
-        self, actions: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         session = self._started()
         nothing = np.zeros(self.num_envs, np.bool_)
         if session.num_steps_taken >= self._dream.max_steps:

@@ -1,7 +1,8 @@
 """A learned world in the browser: `genie-cpp play`.
 
-A local server (Starlette, uvicorn) holds one session of the model for each open page and sends its frames over a
-WebSocket; the page is plain HTML, CSS and JavaScript in `static/`. Both are extras: pip install "genie_cpp[play]".
+A local server (Starlette, uvicorn) holds one session of the model for each open page and sends its frames
+over a WebSocket; the page is plain HTML, CSS and JavaScript in `static/`. Both are extras: pip install
+"genie_cpp[play]".
 """
 
 from __future__ import annotations

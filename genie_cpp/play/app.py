@@ -61,7 +61,7 @@ class _Server:
 def create_app(
     world: World, limits: Limits | None = None, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()
 ) -> Starlette:
-    """The application for one world; `host` and `allowed_hosts` say which Host headers it answers (see Guard)."""
+    """The application for one world; Guard says what `host` and `allowed_hosts` mean."""
     server = _Server(world, limits or Limits())
 
     @contextlib.asynccontextmanager

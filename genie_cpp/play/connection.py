@@ -60,9 +60,7 @@ class Connection:
         described = world.describe()
         self._hello = {"type": "hello", "version": protocol.VERSION, "max_steps": limits.steps} | described
         self._hello |= {"max_temperature": limits.temperature, "max_actions": limits.resumed_actions}
-        self._parser = Parser(
-            limits, world.num_actions, described["num_frames"], len(described["episodes"])
-        )
+        self._parser = Parser(limits, world.num_actions, described["num_frames"], len(described["episodes"]))
         self._bucket = _Bucket(limits.messages_per_second)
         self._inbox: asyncio.Queue[Message] = asyncio.Queue(limits.waiting_messages)
         self._refusals = 0

@@ -39,8 +39,9 @@ class _Ring:
 class FairQueue:
     """Runs blocking jobs one after the other in a thread of its own, so that the event loop stays free.
 
-    Owners take turns. Background jobs run only where no other job waits. One thread is enough, since a job of the
-    model computes on all cores; it also means that two jobs never touch a session at the same time.
+    Owners take turns. Background jobs run only where no other job waits. One thread is enough, since a
+    job of the model computes on all cores; it also means that two jobs never touch a session at the same
+    time.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class FairQueue:
         self._running: asyncio.Task[None] | None = None
 
     async def run(self, owner: Hashable, function: Callable[[], T], background: bool = False) -> T:
-        """The function's result, or its exception. A job whose caller is cancelled before its turn is dropped."""
+        """The function's result, or its exception. Cancelling before the job's turn drops the job."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         (self._background if background else self._foreground).add(owner, (function, future))
         if self._running is None:

@@ -1,7 +1,7 @@
 """Who may talk to the server, and what its pages may load.
 
-A page of another site can make a browser send requests to localhost: the Origin header tells. By DNS rebinding
-such a site can even make its own name point here: then the Host header does.
+A page of another site can make a browser send requests to localhost: the Origin header tells. By DNS
+rebinding such a site can even make its own name point here: then the Host header does.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def _is_address(name: str) -> bool:
 class Guard:
     """ASGI middleware: refuses foreign Host and Origin headers with 403, and adds the security headers.
 
-    `host` is what the server is bound to. Bound to one's own computer, Host must be localhost or its address. Bound
-    beyond, Host may also be any numeric address (which no other site's name can pretend to be), `host` itself, or
-    a name in `allowed`. An Origin, where there is one, must be the page's own: the same host and port.
+    `host` is what the server is bound to. Bound to one's own computer, Host must be localhost or its
+    address. Bound beyond, Host may also be any numeric address (which no other site's name can pretend to
+    be), `host` itself, or a name in `allowed`. An Origin, where there is one, must be the page's own: the
+    same host and port.
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", allowed: Iterable[str] = ()) -> None:

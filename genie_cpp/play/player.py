@@ -56,7 +56,7 @@ class Player:
         self._starts = 0
 
     def expect(self, message: Message) -> None:
-        """Tells of a message as soon as it arrives: a new start ends an earlier one that is still going on."""
+        """Tells of a message as soon as it arrives: a new start ends an earlier one's replay."""
         if isinstance(message, Start):
             self._starts += 1
 

@@ -1,7 +1,8 @@
 """Messages between page and server.
 
-The page sends JSON text, one object with a "type" a message; `parse` checks every field. The server answers with
-JSON text, and with binary messages for pixels: a header of 16 bytes, little-endian, then RGB rows from the top.
+The page sends JSON text, one object with a "type" a message; `parse` checks every field. The server
+answers with JSON text, and with binary messages for pixels: a header of 16 bytes, little-endian, then RGB
+rows from the top.
 
     0  uint8   kind: 0 frame, 1 preview, 2 frames of an episode, 3 a recorded file
     1  uint8   action that led to the frame, 255 where none did
@@ -46,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Start:
-    """A new play from a recorded frame; `tape` holds the actions of an earlier one and how they were sampled."""
+    """A new play from a recorded frame; `tape` holds an earlier one's actions and their settings."""
 
     prompt: int
     seed: int
@@ -154,7 +155,9 @@ class Parser:
         if not isinstance(text, str):
             raise GenieError("messages to the server are text, this one is not")
         if len(text) > self._limits.message_bytes:
-            raise GenieError(f"messages may have {self._limits.message_bytes} bytes, this one has {len(text)}")
+            raise GenieError(
+                f"messages may have {self._limits.message_bytes} bytes, this one has {len(text)}"
+            )
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError):

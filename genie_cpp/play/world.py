@@ -38,7 +38,8 @@ class EpisodePart:
 class World:
     """What pages share. Methods block; those that use the model run in the server's worker threads.
 
-    `data` is the recording; None takes the one of the model's configuration. Raises GenieError as PromptFile does.
+    `data` is the recording; None takes the one of the model's configuration. Raises GenieError as
+    PromptFile does.
     """
 
     def __init__(self, genie: Any, data: str | os.PathLike[str] | None = None, name: str = "") -> None:
@@ -114,12 +115,11 @@ class World:
         earlier = min(begin, self.prompts.longest_context)
         later = min(end + 1, length)
         with self._lock:
-            video = to_model(file.read_frames(first + (begin - earlier) * stride, later - begin + earlier, stride))
-        video = self.prompts.resized(video)
+            frames = file.read_frames(first + (begin - earlier) * stride, later - begin + earlier, stride)
+        video = self.prompts.resized(to_model(frames))
         latent = self._codec.infer(video[None])[0, earlier:].tolist() if video.shape[0] > 1 else []
         recorded = None
         if file.actions is not None:
             places = [first + (frame + 1) * stride - 1 for frame in range(begin, later - 1)]
             recorded = file.actions[places].tolist()
-        frames = to_frames(video[earlier : earlier + end - begin])
-        return EpisodePart(frames, latent, recorded)
+        return EpisodePart(to_frames(video[earlier : earlier + end - begin]), latent, recorded)
