@@ -19,6 +19,7 @@ import numpy as np
 
 from genie_cpp import generation
 from genie_cpp.errors import GenieError
+from genie_cpp.inference import Session
 from genie_cpp.models import Genie, load
 from genie_cpp.prompts import PromptFile
 
@@ -62,7 +63,7 @@ class _Dream:
             raise GenieError(f"max_steps must be at least 1, got {max_steps}")
         if render_mode not in (None, "rgb_array"):
             raise GenieError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.genie = model if hasattr(model, "play") else load(model)
+        self.genie = model if isinstance(model, Genie) else load(model)
         self.prompts = PromptFile(data, self.genie.config)
         self.prompts.check_context(context)
         self.context, self.max_steps, self.reward, self.sampling = context, max_steps, reward, sampling
@@ -131,7 +132,7 @@ class GenieEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
         self.observation_space = self._dream.observation_space
         self.action_space = self._dream.action_space
-        self._session: Any = None
+        self._session: Session | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -140,32 +141,28 @@ class GenieEnv(gymnasium.Env[np.ndarray, np.int64]):
         prompt, number = self._dream.prompt((options or {}).get("prompt"), self.np_random)
         dream_seed = int(self.np_random.integers(2**31))
         self._session = self._dream.genie.play(prompt, dream_seed, **self._dream.sampling)
-        return self._frame(), {"prompt": number, "seed": dream_seed}
+        return self._session.frame, {"prompt": number, "seed": dream_seed}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         session = self._started()
-        before = self._frame()
-        session.step(int(action))
-        after = self._frame()
+        before = session.frame
+        after = session.step(action)
         reward = self._dream.rewards(before[None], np.array([action]), after[None])[0]
         truncated = session.num_steps_taken >= self._dream.max_steps
         return after, float(reward), False, truncated, {}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The current frame, with render_mode "rgb_array"."""
-        self._started()
-        return self._frame() if self.render_mode == "rgb_array" else None
+        session = self._started()
+        return session.frame if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         self._session = None
 
-    def _started(self) -> Any:
+    def _started(self) -> Session:
         if self._session is None:
             raise GenieError("no episode has begun: call reset() first")
         return self._session
-
-    def _frame(self) -> np.ndarray:
-        return self._session.frame.copy()
 
 
 class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -204,7 +201,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = self._dream.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._session: Any = None
+        self._session: Session | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -227,7 +224,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         video = np.stack([frames for frames, _ in found])
         self._session = self._dream.genie.play(video, dream_seed, **self._dream.sampling)
         numbers = np.array([-1 if number is None else number for _, number in found])
-        return self._frames(), {"prompt": numbers, "seed": np.full(self.num_envs, dream_seed)}
+        return self._session.frame, {"prompt": numbers, "seed": np.full(self.num_envs, dream_seed)}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         session = self._started()
@@ -236,26 +233,22 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             frames, info = self.reset()
             return frames, np.zeros(self.num_envs), nothing, nothing.copy(), info
         chosen = np.asarray(actions)
-        before = self._frames()
-        session.step([int(action) for action in chosen])
-        after = self._frames()
+        before = session.frame
+        after = session.step(chosen)
         truncated = np.full(self.num_envs, session.num_steps_taken >= self._dream.max_steps)
         return after, self._dream.rewards(before, chosen, after), nothing, truncated, {}
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
-        self._started()
-        return tuple(self._frames()) if self.render_mode == "rgb_array" else None
+        session = self._started()
+        return tuple(session.frame) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **kwargs: Any) -> None:
         self._session = None
 
-    def _started(self) -> Any:
+    def _started(self) -> Session:
         if self._session is None:
             raise GenieError("no episode has begun: call reset() first")
         return self._session
-
-    def _frames(self) -> np.ndarray:
-        return self._session.frame.copy()
 
 
 gymnasium.register(

@@ -67,7 +67,7 @@ class PromptFile:
 
     def read(self, frame: int, context: int) -> np.ndarray:
         """`context` frames that end with number `frame`: uint8 (context,H,W,3) of the model's size."""
-        return to_frames(generation.read_prompt(self.path, frame, context, self._config))[0]
+        return to_frames(generation.read_prompt(self.file, frame, context, self._config))[0]
 
     def available_context(self, frame: int, wanted: int) -> int:
         """As many frames of context, up to `wanted`, as the frame's episode has up to it."""

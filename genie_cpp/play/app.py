@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from genie_cpp.errors import GenieError
 from genie_cpp.play import protocol
 from genie_cpp.play.connection import Connection, close
 from genie_cpp.play.fair_queue import FairQueue
@@ -24,6 +24,7 @@ from genie_cpp.play.limits import Limits
 from genie_cpp.play.world import World
 
 STATIC = Path(__file__).parent / "static"
+_FRAME_NUMBER = re.compile("[0-9]{1,18}")
 
 
 class _Server:
@@ -32,7 +33,7 @@ class _Server:
     def __init__(self, world: World, limits: Limits) -> None:
         self.world, self.limits = world, limits
         self.queue = FairQueue()
-        self.encoders = asyncio.Semaphore(1)
+        self.encoders = FairQueue()
         self.connections = 0
 
     async def page(self, request: Request) -> Response:
@@ -40,10 +41,11 @@ class _Server:
 
     async def picture(self, request: Request) -> Response:
         """A recorded frame, as PNG."""
-        try:
-            content = await asyncio.to_thread(self.world.picture, request.path_params["frame"])
-        except (GenieError, OSError) as error:
-            return PlainTextResponse(f"{error}\n", 404)
+        name = request.path_params["frame"]
+        last = self.world.prompts.file.num_frames - 1
+        if not _FRAME_NUMBER.fullmatch(name) or int(name) > last:
+            return PlainTextResponse(f"the recording has frames 0..{last}\n", 404)
+        content = await asyncio.to_thread(self.world.picture, int(name))
         return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     async def socket(self, socket: WebSocket) -> None:
@@ -68,11 +70,12 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         server.queue.close()
+        server.encoders.close()
 
     return Starlette(
         routes=[
             Route("/", server.page),
-            Route("/frames/{frame:int}.png", server.picture),
+            Route("/frames/{frame}.png", server.picture),
             WebSocketRoute("/socket", server.socket),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],

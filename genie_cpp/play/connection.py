@@ -54,12 +54,13 @@ class Connection:
         world: World,
         queue: FairQueue,
         limits: Limits,
-        encoders: asyncio.Semaphore,
+        encoders: FairQueue,
     ) -> None:
         self._socket, self._limits = socket, limits
         described = world.describe()
         self._hello = {"type": "hello", "version": protocol.VERSION, "max_steps": limits.steps} | described
         self._hello |= {"max_temperature": limits.temperature, "max_actions": limits.resumed_actions}
+        self._hello |= {"max_message": limits.message_bytes}
         self._parser = Parser(limits, world.num_actions, described["num_frames"], len(described["episodes"]))
         self._bucket = _Bucket(limits.messages_per_second)
         self._inbox: asyncio.Queue[Message] = asyncio.Queue(limits.waiting_messages)
@@ -99,8 +100,8 @@ class Connection:
                 continue
             try:
                 message = self._parser.parse(event.get("text"))
-                self._player.expect(message)
                 self._inbox.put_nowait(message)
+                self._player.expect(message)
             except GenieError as error:
                 await self._refuse(str(error))
             except asyncio.QueueFull:

@@ -7,8 +7,8 @@ rebinding such a site can even make its own name point here: then the Host heade
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<plain>[0-9a-zA-Z._-]+))(?::[0-9]{1,5})?")
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 
 HEADERS = {
@@ -33,14 +34,8 @@ _POLICY = (
 
 def host_name(host: str) -> str | None:
     """The name or address in a Host header, without port and brackets; None where it is malformed."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if parts.hostname is None or parts.netloc != host or "@" in host:
-        return None
-    return parts.hostname
+    match = _HOST.fullmatch(host)
+    return (match["bracketed"] or match["plain"]).lower() if match else None
 
 
 def _is_address(name: str) -> bool:

@@ -7,11 +7,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from genie_cpp.errors import GenieError
+from genie_cpp.inference import Session
 from genie_cpp.play import protocol
 from genie_cpp.play.fair_queue import FairQueue
 from genie_cpp.play.limits import Limits
@@ -44,13 +46,13 @@ class Player:
         world: World,
         queue: FairQueue,
         limits: Limits,
-        encoders: asyncio.Semaphore,
+        encoders: FairQueue,
         send_json: SendJson,
         send_bytes: SendBytes,
     ) -> None:
         self._world, self._queue, self._encoders = world, queue, encoders
         self._send_json, self._send_bytes = send_json, send_bytes
-        self._session: Any = None
+        self._session: Session | None = None
         self._recording = Recording(limits.recording_bytes)
         self._previews: asyncio.Task[None] | None = None
         self._starts = 0
@@ -89,7 +91,7 @@ class Player:
         self._session = None
         self._recording.clear()
 
-    def _started(self) -> Any:
+    def _started(self) -> Session:
         if self._session is None:
             raise GenieError("nothing is being played: choose a frame to start from")
         return self._session
@@ -122,7 +124,7 @@ class Player:
             taken = session.num_steps_taken
             await self._send_json({"type": "started", "prompt": message.prompt, "number": taken})
 
-    async def _step(self, session: Any, action: int) -> None:
+    async def _step(self, session: Session, action: int) -> None:
         def timed() -> tuple[np.ndarray, float]:
             begin = time.perf_counter()
             return session.step(action), time.perf_counter() - begin
@@ -136,34 +138,36 @@ class Player:
         self._recording.add(frame)
         await self._send_bytes(pack(protocol.FRAME, frame, number, action, seconds))
 
-    async def _undo(self, session: Any, count: int) -> None:
+    async def _undo(self, session: Session, count: int) -> None:
         frame = await self._queue.run(self, lambda: session.rewind(count))
         self._recording.undo(count + 1)
         number = session.num_steps_taken
         await self._send_json({"type": "undone", "number": number})
         await self._show(frame, number)
 
-    async def _configure(self, session: Any, settings: Settings) -> None:
+    async def _configure(self, session: Session, settings: Settings) -> None:
         await self._queue.run(
             self, lambda: session.configure(steps=settings.steps, temperature=settings.temperature)
         )
 
-    async def _show_previews(self, session: Any, length: int) -> None:
+    async def _show_previews(self, session: Session, length: int) -> None:
         """What each action does from here; ends early when it is cancelled or the page is gone."""
-        try:
-            await self._preview(session, length)
-        except ConnectionError:
-            return
-        except Exception:
-            _log.exception("previews failed")
-            await self._send_json({"type": "error", "about": "previews", "message": "previews failed"})
+        with contextlib.suppress(ConnectionError):
+            try:
+                await self._preview(session, length)
+            except ConnectionError:
+                raise
+            except Exception:
+                _log.exception("previews failed")
+                words = "the server failed at the previews; what happened is in its log"
+                await self._send_json({"type": "error", "about": "previews", "message": words})
 
-    async def _preview(self, session: Any, length: int) -> None:
+    async def _preview(self, session: Session, length: int) -> None:
         number = session.num_steps_taken
         for action in range(self._world.num_actions):
             rollout = await self._queue.run(self, session.fork, background=True)
             for _ in range(length):
-                frame = await self._queue.run(self, lambda r=rollout, a=action: r.step(a), background=True)
+                frame = await self._queue.run(self, partial(rollout.step, action), background=True)
             await self._send_bytes(pack(protocol.PREVIEW, frame, number, action))
 
     async def _episode(self, episode: int, begin: int) -> None:
@@ -187,7 +191,6 @@ class Player:
         if not len(self._recording):
             raise GenieError("there is nothing to save yet: play first")
         frames = self._recording.frames()
-        async with self._encoders:
-            content = await asyncio.to_thread(encode, frames, suffix, fps)
+        content = await self._encoders.run(self, lambda: encode(frames, suffix, fps))
         await self._send_json({"type": "file", "format": suffix, "frames": len(frames)})
         await self._send_bytes(protocol.pack_file(content, len(frames)))

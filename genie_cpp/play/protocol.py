@@ -15,7 +15,6 @@ rows from the top.
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ VERSION = 1
 HEADER = struct.Struct("<BBHHHII")
 FRAME, PREVIEW, EPISODE, FILE = range(4)
 NO_ACTION = 255
+LARGEST_ACTION = NO_ACTION - 1
 LARGEST_SEED = 2**32 - 1
 EPISODE_FRAMES = 32
 
@@ -111,10 +111,9 @@ class _Fields:
 
     def number(self, name: str, low: float, high: float) -> float:
         value = self._get(name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise GenieError(f"{self._about}: {name} must be a number")
-        if not low <= value <= high:
-            raise GenieError(f"{self._about}: {name} must be {low:g}..{high:g}")
+        # NaN is in no range.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            raise GenieError(f"{self._about}: {name} must be a number {low:g}..{high:g}")
         return float(value)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,10 @@ from PIL import Image
 
 from genie_cpp.codec import Codec
 from genie_cpp.config_values import values
-from genie_cpp.play.protocol import Settings
+from genie_cpp.errors import GenieError
+from genie_cpp.inference import Session
+from genie_cpp.models import Genie
+from genie_cpp.play.protocol import LARGEST_ACTION, Settings
 from genie_cpp.prompts import PromptFile
 from genie_cpp.viz import to_frames, to_model
 
@@ -36,20 +38,24 @@ class EpisodePart:
 
 
 class World:
-    """What pages share. Methods block; those that use the model run in the server's worker threads.
+    """What pages share. Its methods block and may be called in several threads at once.
 
     `data` is the recording; None takes the one of the model's configuration. Raises GenieError as
-    PromptFile does.
+    PromptFile does, and for a model with more actions than a message can name.
     """
 
-    def __init__(self, genie: Any, data: str | os.PathLike[str] | None = None, name: str = "") -> None:
+    def __init__(self, genie: Genie, data: str | os.PathLike[str] | None = None, name: str = "") -> None:
         self.genie, self.name = genie, name
         self.prompts = PromptFile(data, genie.config)
         self._codec = Codec(genie)
-        self._lock = threading.Lock()
         inference = values(genie.config)["inference"]
         self.defaults = Settings(inference["steps"], inference["temperature"])
+        self.history: int = inference["history"]
         self.num_actions: int = genie.latent_action.num_actions
+        if self.num_actions > LARGEST_ACTION:
+            raise GenieError(
+                f"the page can play at most {LARGEST_ACTION} actions, this model has {self.num_actions}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What a page has to know of it."""
@@ -62,6 +68,7 @@ class World:
             "height": self.prompts.height,
             "fps": self.prompts.fps,
             "num_actions": self.num_actions,
+            "history": self.history,
             "num_frames": file.num_frames,
             "recorded_actions": file.num_actions if file.has_actions else 0,
             "episodes": [self._length(index) for index in range(len(self.prompts.episodes))],
@@ -82,19 +89,15 @@ class World:
             found.append(max(frame, min(begin + (CONTEXT - 1) * self.prompts.stride, end - 1)))
         return sorted(set(found))
 
-    def start(self, prompt: int, seed: int, settings: Settings) -> Any:
+    def start(self, prompt: int, seed: int, settings: Settings) -> Session:
         """A session that goes on from a recorded frame and up to 3 before it."""
-        with self._lock:
-            frames = self.prompts.read(prompt, self.prompts.available_context(prompt, CONTEXT))
+        frames = self.prompts.read(prompt, self.prompts.available_context(prompt, CONTEXT))
         return self.genie.play(frames, seed, steps=settings.steps, temperature=settings.temperature)
 
     def picture(self, frame: int) -> bytes:
         """A recorded frame as a PNG file. Raises GenieError for a frame that there is not."""
-        self.prompts.episode_of(frame)
-        with self._lock:
-            pixels = self.prompts.read(frame, 1)[0]
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
+        Image.fromarray(self.prompts.read(frame, 1)[0]).save(file, "PNG")
         return file.getvalue()
 
     def _length(self, episode: int) -> int:
@@ -114,8 +117,7 @@ class World:
             return EpisodePart(np.zeros((0, self.prompts.height, self.prompts.width, 3), np.uint8), [], None)
         earlier = min(begin, self.prompts.longest_context)
         later = min(end + 1, length)
-        with self._lock:
-            frames = file.read_frames(first + (begin - earlier) * stride, later - begin + earlier, stride)
+        frames = file.read_frames(first + (begin - earlier) * stride, later - begin + earlier, stride)
         video = self.prompts.resized(to_model(frames))
         latent = self._codec.infer(video[None])[0, earlier:].tolist() if video.shape[0] > 1 else []
         recorded = None

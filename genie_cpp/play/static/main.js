@@ -293,7 +293,10 @@ for (const format of ["gif", "mp4"]) {
 }
 for (const name of ["play", "watch"]) {
   const tab = $(`${name}-tab`), other = name === "play" ? "watch" : "play";
-  tab.addEventListener("click", () => choose(name));
+  tab.addEventListener("click", (event) => {
+    choose(name);
+    if (event.detail > 0) tab.blur();  // after a click by pointer, arrow keys are the world's
+  });
   tab.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     choose(other);

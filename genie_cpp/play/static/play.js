@@ -19,6 +19,7 @@ export class Play {
     this.wantsPreviews = true;
     this.picture = null;
     this.waiting = false;    // a step is under way
+    this.undoable = 0;       // steps that the server can take back without playing anew
     this.held = [];          // actions held down, the latest last
     this.tapped = null;      // pressed while a step was under way
     this.sentAt = 0;
@@ -44,8 +45,13 @@ export class Play {
     clearTimeout(this.pace);
     this.stale();
     this.on.state();
-    const {prompt, seed, settings, tape} = this;
-    this.socket.send({type: "start", prompt, seed, ...settings, tape: tape.parts()});
+    const {prompt, seed, settings} = this;
+    const start = () => ({type: "start", prompt, seed, ...settings, tape: this.tape.parts()});
+    if (this.tape.length > this.world.max_actions || JSON.stringify(start()).length > this.world.max_message) {
+      this.on.say(`A play of ${this.tape.length} actions is too long to be taken up again; it starts anew.`);
+      this.tape = new Tape();
+    }
+    this.socket.send(start());
   }
 
   interrupted() {
@@ -95,7 +101,13 @@ export class Play {
       this.on.say("There is nothing to undo.");
       return;
     }
+    if (this.undoable <= 0 && !this.waiting) {  // further back than the session remembers
+      this.tape.cut(this.tape.length - 1);
+      this.resume();
+      return;
+    }
     this.stale();
+    this.undoable -= 1;
     this.socket.send({type: "undo", count: 1});
   }
 
@@ -103,6 +115,7 @@ export class Play {
   told(fields) {
     if (fields.type === "started") {
       this.tape.cut(fields.number);
+      this.undoable = Math.min(fields.number, this.world.history);
       this.ready = true;
       this.settle();
     } else if (fields.type === "undone") {
@@ -119,7 +132,10 @@ export class Play {
   shown(message) {
     this.picture = pictures(message)[0];
     const stepped = message.action !== null;
-    if (stepped && message.number > this.tape.length) this.tape.add(message.action, this.sentSettings);
+    if (stepped && message.number > this.tape.length) {
+      this.tape.add(message.action, this.sentSettings);
+      this.undoable = Math.min(this.undoable + 1, this.world.history);
+    }
     if (stepped) this.timed(message.seconds);
     this.on.frame(this.picture, message.number, message.action);
     if (!this.ready) return;
