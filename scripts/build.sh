@@ -100,7 +100,7 @@ jobs() {
 fingerprint() {
   installed_torch
   "$VENV_PYTHON" --version
-  find csrc cmake tests/cpp CMakeLists.txt pyproject.toml scripts/dependencies.py -type f -print0 | sort -z |
+  find csrc cmake examples tests/cpp CMakeLists.txt pyproject.toml scripts/dependencies.py -type f -print0 | sort -z |
     xargs -0 sha256sum | sha256sum
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY
+from tiny import TINY, execute
 
 from genie_cpp import _C
 from genie_cpp.errors import GenieError
+from genie_cpp.inference import Session
 from genie_cpp.models import Genie
 
 pytest.importorskip("starlette")
@@ -33,6 +36,15 @@ from genie_cpp.play.fair_queue import FairQueue
 from genie_cpp.play.guard import Guard
 
 SETTINGS = {"steps": 2, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that meet in each small operation wait for each other on a machine that is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +325,42 @@ def test_a_model_with_more_actions_than_a_message_can_name_is_refused(world: pla
     config.override(["latent_action.quantizer.num_codes=255"])
     with pytest.raises(GenieError, match="at most 254 actions, this model has 255"):
         play.World(Genie(config), world.prompts.path)
+
+
+def test_nothing_is_left_of_pages_that_are_gone(world: play.World) -> None:
+    def sessions() -> int:
+        gc.collect()
+        return sum(type(thing) is Session for thing in gc.get_objects())
+
+    before = sessions()
+    client = TestClient(play.create_app(world), base_url="http://localhost:8421")
+    with client:
+        for number in range(5):
+            with client.websocket_connect("/socket", headers={"host": "localhost:8421"}) as socket:
+                page = Page(socket)
+                page.start(seed=number)
+                page.told("started")
+                page.step(0)
+                assert sessions() > before
+                page.send(type="previews", length=8)  # under way when the page goes
+        end = time.monotonic() + 20
+        while sessions() > before and time.monotonic() < end:
+            time.sleep(0.1)
+        assert sessions() == before
+
+
+def test_many_pages_at_once_all_get_their_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minute with 50 pages, shorter; see benchmarks/play_load.py."""
+    pytest.importorskip("websockets")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script = Path(__file__).parents[2] / "benchmarks" / "play_load.py"
+    result = execute(
+        sys.executable, script, "--sessions", 12, "--seconds", 3, "--json", tmp_path / "load.json"
+    )
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads((tmp_path / "load.json").read_text())["rows"]
+    assert row["lost"] == 0 and row["sessions"] == 12 and row["fewest"] >= 1
+    assert row["late_MiB"] - row["early_MiB"] <= 100
 
 
 def test_idle_pages_are_dropped(world: play.World) -> None:
