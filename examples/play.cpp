@@ -1,6 +1,6 @@
 // Plays a trained world from C++: starts from a recorded frame, takes the actions named, writes what came.
 //
-//   build/examples/play runs/demo runs/demo/boxing.h5 123 0,0,3,3 driven.h5
+//   build/examples/play runs/demo runs/demo/boxing.h5 123 driven.h5 0 0 3 3
 //
 // driven.h5 is a video file as any other (docs/data_format.md): the recorded frame, then one an action.
 #include <ATen/ATen.h>
@@ -34,20 +34,20 @@ void play(const Options& options) {
   const auto& config = world->config();
 
   const genie::data::VideoFile recording(options.recording);
-  genie::check(options.frame < recording.num_frames(), options.recording, " has frames 0..",
-               recording.num_frames() - 1, ", frame ", options.frame, " was asked for");
+  genie::check(options.frame >= 0 && options.frame < recording.num_frames(), options.recording,
+               " has frames 0..", recording.num_frames() - 1, ", frame ", options.frame, " was asked for");
   const at::Tensor prompt = genie::data::resize_frames(recording.read_frames(options.frame, 1),
                                                        config.data.height, config.data.width);
 
   // Frames are uint8 (B,H,W,3) and actions int64 (B); here a batch of one.
-  auto session = genie::inference::WorldSession::from_frames(world, prompt.unsqueeze(0), config.inference,
-                                                             options.seed);
+  auto session =
+      genie::inference::WorldSession::from_frames(world, prompt.unsqueeze(0), config.inference, options.seed);
   genie::data::VideoWriter writer(options.out, config.data.height, config.data.width,
                                   {.fps = recording.fps(), .env = "dream of " + recording.env()});
   writer.append(session.frame());
   for (const int64_t action : options.actions) {
-    genie::check(action < session.num_actions(), "actions are 0..", session.num_actions() - 1, ", got ",
-                 action);
+    genie::check(action >= 0 && action < session.num_actions(), "actions are 0..", session.num_actions() - 1,
+                 ", got ", action);
     writer.append(session.step(at::full({1}, action, at::kLong)));
   }
   writer.close();
@@ -61,15 +61,9 @@ int main(int argc, char** argv) {
   Options options;
   app.add_option("run", options.run, "run directory of a trained model")->required();
   app.add_option("recording", options.recording, "HDF5 video file")->required();
-  app.add_option("frame", options.frame, "frame to start from, counted from 0")
-      ->required()
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("actions", options.actions, "latent actions, such as 0,0,3,3")
-      ->required()
-      ->delimiter(',')
-      ->expected(1)
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("frame", options.frame, "frame to start from, counted from 0")->required();
   app.add_option("out", options.out, "HDF5 file to write")->required();
+  app.add_option("actions", options.actions, "latent actions, one a frame")->required();
   app.add_option("--seed", options.seed, "of everything random")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {

@@ -34,7 +34,7 @@ def test_the_example_program_plays_the_frames_that_python_plays(
     session = genie.play(f"{recording}:12", seed=5)
     expected = np.stack([session.frame, *(session.step(action) for action in actions)])
 
-    result = execute(PLAY, run, recording, 12, "0,1,2,3,3,1", tmp_path / "out.h5", "--seed", 5)
+    result = execute(PLAY, run, recording, 12, tmp_path / "out.h5", *actions, "--seed", 5)
     assert result.returncode == 0, result.stderr
     written = _C.VideoFile(str(tmp_path / "out.h5"))
     assert np.array_equal(written.read_frames(0, written.num_frames).numpy(), expected)
@@ -42,11 +42,11 @@ def test_the_example_program_plays_the_frames_that_python_plays(
 
 
 @pytest.mark.parametrize(
-    ("frame", "actions", "words"), [(99, "0", "has frames 0..59"), (1, "0,4", "actions are 0..3, got 4")]
+    ("frame", "actions", "words"), [(99, [0], "has frames 0..59"), (1, [0, 4], "actions are 0..3, got 4")]
 )
 def test_the_example_program_says_what_it_cannot_play(
-    world: tuple[Genie, Path, Path], tmp_path: Path, frame: int, actions: str, words: str
+    world: tuple[Genie, Path, Path], tmp_path: Path, frame: int, actions: list[int], words: str
 ) -> None:
-    result = execute(PLAY, *world[1:], frame, actions, tmp_path / "out.h5")
+    result = execute(PLAY, *world[1:], frame, tmp_path / "out.h5", *actions)
     assert result.returncode == 1 and words in result.stderr
     assert not list(tmp_path.iterdir())

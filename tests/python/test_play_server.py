@@ -355,11 +355,11 @@ def test_many_pages_at_once_all_get_their_frames(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     script = Path(__file__).parents[2] / "benchmarks" / "play_load.py"
     result = execute(
-        sys.executable, script, "--sessions", 12, "--seconds", 3, "--json", tmp_path / "load.json"
+        sys.executable, script, "--sessions", 8, "--seconds", 3, "--json", tmp_path / "load.json"
     )
     assert result.returncode == 0, result.stderr
     (row,) = json.loads((tmp_path / "load.json").read_text())["rows"]
-    assert row["lost"] == 0 and row["sessions"] == 12 and row["fewest"] >= 1
+    assert row["lost"] == 0 and row["sessions"] == 8 and row["fewest"] >= 1
     assert row["late_MiB"] - row["early_MiB"] <= 100
 
 
