@@ -182,8 +182,8 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        num_envs: int = 1,
-        model: Genie | str | os.PathLike[str] = "",
+        num_envs: int,
+        model: Genie | str | os.PathLike[str],
         data: str | os.PathLike[str] | None = None,
         *,
         context: int = 1,

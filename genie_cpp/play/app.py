@@ -46,7 +46,7 @@ class _Server:
         if not _FRAME_NUMBER.fullmatch(name) or int(name) > last:
             return PlainTextResponse(f"the recording has frames 0..{last}\n", 404)
         content = await asyncio.to_thread(self.world.picture, int(name))
-        return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+        return Response(content, media_type="image/png")
 
     async def socket(self, socket: WebSocket) -> None:
         if self.connections >= self.limits.sessions:

@@ -46,6 +46,16 @@ def test_gymnasiums_own_check_finds_nothing(world: tuple[Genie, Path]) -> None:
     assert picture.dtype == np.uint8 and picture.shape == (16, 16, 3)
 
 
+def test_the_id_alone_brings_the_module_along() -> None:
+    code = """import gymnasium
+try:
+    gymnasium.make("genie_cpp.gym:genie_cpp/Genie-v0", model="nowhere")
+except Exception as error:
+    print(type(error).__name__, error)"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "GenieError" in result.stdout and "nowhere is no run directory" in result.stdout, result.stderr
+
+
 def test_a_seed_decides_the_prompt_and_the_dream(world: tuple[Genie, Path]) -> None:
     env = make(world)
 
