@@ -2,18 +2,22 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <array>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "genie/config/config.h"
 #include "genie/models/attentive_classifier.h"
+#include "genie/models/jepa.h"
 #include "genie/models/predictor.h"
 #include "genie/models/vision_transformer.h"
 #include "genie/python/bindings.h"
 #include "genie/python/module_handle.h"
 #include "genie/training/jepa_masks.h"
+#include "genie/training/safetensors.h"
 
 namespace genie::python {
 namespace {
@@ -122,6 +126,15 @@ void bind_vision(py::module_& m) {
   bind_attentive_classifier(m);
   bind_vision_transformer(m);
   bind_predictor(m);
+  m.def(
+      "save_safetensors",
+      [](const std::string& path, const std::map<std::string, at::Tensor>& tensors) {
+        training::save_safetensors(path, training::TensorMap(tensors.begin(), tensors.end()));
+      },
+      "path"_a, "tensors"_a, NoGil(), "Writes tensors by name as a safetensors file.");
+  m.def("to_encoder_input", &to_encoder_input, "video"_a, NoGil(),
+        "Video (B,T,3,H,W) in [0,1] as V-JEPA's encoders take it: (B,3,T,H,W), each colour less its mean over "
+        "its deviation.");
   m.def(
       "draw_jepa_masks",
       [](const config::Config& config, const std::array<int64_t, 3>& grid, const std::vector<int64_t>& clips,
