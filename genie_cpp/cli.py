@@ -179,7 +179,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Run directory.")],
     data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
-    phase: Annotated[str, typer.Option(help="tokenizer, latent_action, dynamics, all of these, or jepa.")] = "all",
+    phase: Annotated[
+        str, typer.Option(help="tokenizer, latent_action, dynamics, all of these, or jepa.")
+    ] = "all",
     overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoints in --out.")

@@ -1,7 +1,8 @@
-"""Settings of the Python side from YAML files: dataclasses whose unknown keys are errors, and where to compute."""
+"""Settings of the Python side from YAML files: dataclasses with strict keys; where to compute."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import types
@@ -20,17 +21,18 @@ T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def read_settings(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """The dataclass `cls` from a YAML file and "section.key=value" entries (values as YAML).
+def read_settings(
+    cls: type[T],
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    base: dict[str, Any] | None = None,
+) -> T:
+    """The dataclass `cls` from a YAML file and "section.key=value" entries (values as YAML), over `base`.
 
-    Raises GenieError for a file that is no YAML, an unknown key (naming the nearest) or a value of another type.
+    Raises GenieError for a file that is no YAML, an unknown key (naming the nearest) or a value of another
+    type.
     """
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GenieError(f"{path}: can't be read as YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise GenieError(f"{path}: expected keys and values, got {type(content).__name__}")
+    content = _merged(base or {}, {} if path is None else _read(path))
     for entry in overrides:
         key, equals, value = entry.partition("=")
         if not equals:
@@ -42,7 +44,26 @@ def read_settings(cls: type[T], path: str | Path, overrides: Sequence[str] = ())
             if not isinstance(place, dict):
                 raise GenieError(f"{key}: {section} is no section")
         place[last] = yaml.load(value, Loader=_Loader)
-    return from_mapping(cls, content, str(path))
+    return from_mapping(cls, content, "the settings" if path is None else str(path))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GenieError(f"{path}: can't be read as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise GenieError(f"{path}: expected keys and values, got {type(content).__name__}")
+    return content
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `base` in which sections take the keys of `over`'s, and all else is replaced."""
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        mine = result.get(key)
+        result[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return result
 
 
 def from_mapping(cls: type[T], content: dict[str, Any], where: str) -> T:

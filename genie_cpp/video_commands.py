@@ -1,4 +1,4 @@
-"""Commands of genie-cpp about video encoders: joining files, manifests, probes, the ablation of area attention."""
+"""Commands of genie-cpp about video encoders: joining files, manifests, probes, the ablation of areas."""
 
 from __future__ import annotations
 

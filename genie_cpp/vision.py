@@ -297,8 +297,8 @@ def load_vjepa_checkpoint(
 def export_vjepa_checkpoint(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[str]:
     """Writes the weights of a checkpoint of V-JEPA 2 as what `jepa.initial_weights` starts from.
 
-    encoder.*, target_encoder.* and predictor.*, as far as the checkpoint has them, prefixes stripped. Where it
-    has one encoder only, that is both. Returns the names. Raises GenieError where it has none.
+    encoder.*, target_encoder.* and predictor.*, as far as the checkpoint has them, prefixes stripped. Where
+    it has one encoder only, that is both. Returns the names. Raises GenieError where it has none.
     """
     name = os.fspath(path)
     checkpoint = _read_checkpoint(name)

@@ -34,7 +34,7 @@ class EncoderSource:
     options: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> VisionTransformer:
-        """`options` are arguments of VisionTransformer that differ: with a run, from those it was trained by."""
+        """`options`: arguments of VisionTransformer that differ; with a run, from those of its training."""
         if bool(self.run) == bool(self.model):
             raise GenieError("an encoder is either a `run` or a `model` with a `checkpoint`")
         if self.run:
