@@ -70,8 +70,7 @@ def probe(
     from genie_cpp.probing.study import load_study, run_study
 
     study = load_study(config, overrides or [])
-    with _stdout().status("probing") as status:
-        table = run_study(study, lambda part: status.update(part))
+    table = run_study(study, _stdout().print)
     table.write(out / "probes.csv")
     (out / "probes.md").write_text(table.markdown() + "\n")
     _stdout().print(table.markdown())

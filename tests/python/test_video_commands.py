@@ -97,7 +97,9 @@ def test_a_vjepa_checkpoint_starts_phase_jepa(
                "training.jepa.learning_rate=0")  # fmt: skip
     folder = tmp_path / "run"
     overrides = [part for entry in entries for part in ("--set", entry)]
-    result = run("train", "-c", config, "--data", shifting_file, "--out", folder, "--phase", "jepa", *overrides)
+    result = run(
+        "train", "-c", config, "--data", shifting_file, "--out", folder, "--phase", "jepa", *overrides
+    )
     assert result.exit_code == 0, result.output
     for name, value in load_jepa_run(tmp_path / "run", "encoder").state_dict().items():
         assert torch.equal(value, encoder.state_dict()[name]), name
