@@ -15,7 +15,7 @@ import yaml
 
 from genie_cpp.ablation import encoders, layers, splits, summary, sweep
 from genie_cpp.ablation.checks import run_checks
-from genie_cpp.ablation.settings import Ablation
+from genie_cpp.ablation.settings import Ablation, Resolution
 from genie_cpp.errors import GenieError
 from genie_cpp.probing.compare import ProbeTable, probe_encoders
 from genie_cpp.settings import find_device, find_dtype
@@ -54,25 +54,26 @@ class Run:
         rows, layer_rows = read_rows(path), read_rows(layer_path)
         for resolution in self.settings.resolutions:
             if not any(row["resolution"] == resolution.name for row in rows):
-                if self._died(f"sweep_{resolution.name}"):
-                    rows += [dead_row(self, resolution, config) for config in sweep.CONFIGS]
-                else:
-                    rows += sweep.sweep_resolution(
-                        self.settings, resolution, data, self.device, self.dtype, self.say
-                    )
+                rows += self._sweep_rows(resolution, data)
                 write_rows(path, sweep.COLUMNS, rows)
             if not any(row["resolution"] == resolution.name for row in layer_rows):
                 layer_rows.append(layers.time_layers(self.settings, resolution, self.device, self.dtype))
                 write_rows(layer_path, layers.COLUMNS, layer_rows)
         summary.write_sweep_summary(rows, self.out / "sweep_summary.csv")
 
-    def _died(self, name: str) -> bool:
-        """Whether the process ended in this part twice: the system ends what takes all memory."""
-        path = self.out / "markers" / f"{name}.begun"
-        attempts = int(path.read_text()) if path.is_file() else 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(attempts + 1))
-        return attempts >= MOST_ATTEMPTS
+    def _sweep_rows(self, resolution: Resolution, data: Path) -> list[dict[str, Any]]:
+        """A resolution's rows. The system ends a process that takes all memory, without a word: where that
+        may have happened MOST_ATTEMPTS times, the rows say so."""
+        begun = self.out / "markers" / f"sweep_{resolution.name}.begun"
+        attempts = int(begun.read_text()) if begun.is_file() else 0
+        if attempts >= MOST_ATTEMPTS:
+            return [dead_row(self, resolution, config) for config in sweep.CONFIGS]
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text(str(attempts + 1))
+        try:
+            return sweep.sweep_resolution(self.settings, resolution, data, self.device, self.dtype, self.say)
+        finally:
+            begun.unlink()  # not reached where the process is ended
 
     def fine_tune(self) -> None:
         encoders.train_encoders(self.settings, self.out, self.say)
@@ -95,7 +96,7 @@ class Run:
         summary.write_summary(self.out)
 
 
-def dead_row(run: Run, resolution: Any, config: str) -> dict[str, Any]:
+def dead_row(run: Run, resolution: Resolution, config: str) -> dict[str, Any]:
     """The row of a resolution in which the process ended again and again."""
     known = {
         **dataclasses.asdict(resolution), "resolution": resolution.name, "config": config,

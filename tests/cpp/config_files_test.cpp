@@ -41,8 +41,8 @@ TEST(ConfigFiles, EachSaysHowToRunIt) {
     const std::string run = "#   genie-train --config configs/" + file.filename().string() +
                             " --data F.h5 --out runs/" + file.stem().string();
     // Phase jepa stands apart from those that "all" means.
-    EXPECT_THAT(read_file(file),
-                ::testing::AnyOf(::testing::HasSubstr(run + "\n"), ::testing::HasSubstr(run + " --phase jepa\n")))
+    EXPECT_THAT(read_file(file), ::testing::AnyOf(::testing::HasSubstr(run + "\n"),
+                                                  ::testing::HasSubstr(run + " --phase jepa\n")))
         << file;
   }
 }

@@ -61,8 +61,27 @@ QueryAttentionImpl::QueryAttentionImpl(const AttentiveClassifierOptions& o) : he
 }
 
 at::Tensor QueryAttentionImpl::forward(const at::Tensor& queries, const at::Tensor& features) {
-  const auto kv = kv_->forward(features).chunk(2, -1);
-  return attend(q_->forward(queries), kv[0], kv[1], heads_);
+  // There is one query, and many tokens: its heads are carried through the weights of the keys, and the
+  // tokens are averaged before the weights of the values, so that no token is projected. The keys' bias adds
+  // the same to all scores of a head, which softmax takes out again.
+  const int64_t batch = queries.size(0), count = queries.size(1), dim = queries.size(2), head = dim / heads_;
+  const auto by_head = [&](const at::Tensor& x) {  // (B,Q,H,C) to (H,B*Q,C)
+    return x.permute({2, 0, 1, 3}).reshape({heads_, batch * count, x.size(3)});
+  };
+  const auto by_sample = [&](const at::Tensor& x) {  // and back, to (B,Q*H,C)
+    return x.view({heads_, batch, count, x.size(2)})
+        .permute({1, 2, 0, 3})
+        .reshape({batch, count * heads_, x.size(2)});
+  };
+  const at::Tensor weights = kv_->weight.view({2, heads_, head, dim});
+  const at::Tensor q = q_->forward(queries).view({batch, count, heads_, head});
+  const at::Tensor asked =
+      by_sample(at::matmul(by_head(q), weights[0])) / std::sqrt(static_cast<double>(head));
+  const at::Tensor shares = at::matmul(asked, features.transpose(1, 2)).softmax(-1);
+  const at::Tensor mean = at::matmul(shares, features).view({batch, count, heads_, dim});
+  const at::Tensor values = by_sample(at::matmul(by_head(mean), weights[1].transpose(1, 2)));
+  const at::Tensor merged = values.view({batch, count, dim});
+  return kv_->bias.defined() ? merged + kv_->bias.narrow(0, dim, dim) : merged;
 }
 
 TokenBlockImpl::TokenBlockImpl(const AttentiveClassifierOptions& o) {

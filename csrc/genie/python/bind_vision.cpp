@@ -132,9 +132,10 @@ void bind_vision(py::module_& m) {
         training::save_safetensors(path, training::TensorMap(tensors.begin(), tensors.end()));
       },
       "path"_a, "tensors"_a, NoGil(), "Writes tensors by name as a safetensors file.");
-  m.def("to_encoder_input", &to_encoder_input, "video"_a, NoGil(),
-        "Video (B,T,3,H,W) in [0,1] as V-JEPA's encoders take it: (B,3,T,H,W), each colour less its mean over "
-        "its deviation.");
+  m.def(
+      "to_encoder_input", &to_encoder_input, "video"_a, NoGil(),
+      "Video (B,T,3,H,W) in [0,1] as V-JEPA's encoders take it: (B,3,T,H,W), each colour less its mean over "
+      "its deviation.");
   m.def(
       "draw_jepa_masks",
       [](const config::Config& config, const std::array<int64_t, 3>& grid, const std::vector<int64_t>& clips,
