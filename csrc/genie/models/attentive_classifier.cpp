@@ -69,7 +69,7 @@ at::Tensor QueryAttentionImpl::forward(const at::Tensor& queries, const at::Tens
     return x.permute({2, 0, 1, 3}).reshape({heads_, batch * count, x.size(3)});
   };
   const auto by_sample = [&](const at::Tensor& x) {  // and back, to (B,Q*H,C)
-    return x.view({heads_, batch, count, x.size(2)})
+    return x.reshape({heads_, batch, count, x.size(2)})
         .permute({1, 2, 0, 3})
         .reshape({batch, count * heads_, x.size(2)});
   };
@@ -78,9 +78,9 @@ at::Tensor QueryAttentionImpl::forward(const at::Tensor& queries, const at::Tens
   const at::Tensor asked =
       by_sample(at::matmul(by_head(q), weights[0])) / std::sqrt(static_cast<double>(head));
   const at::Tensor shares = at::matmul(asked, features.transpose(1, 2)).softmax(-1);
-  const at::Tensor mean = at::matmul(shares, features).view({batch, count, heads_, dim});
+  const at::Tensor mean = at::matmul(shares, features).reshape({batch, count, heads_, dim});
   const at::Tensor values = by_sample(at::matmul(by_head(mean), weights[1].transpose(1, 2)));
-  const at::Tensor merged = values.view({batch, count, dim});
+  const at::Tensor merged = values.reshape({batch, count, dim});
   return kv_->bias.defined() ? merged + kv_->bias.narrow(0, dim, dim) : merged;
 }
 
