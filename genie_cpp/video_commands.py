@@ -81,7 +81,7 @@ def ablate(
     what: Annotated[str, typer.Argument(help="What to ablate: area.")],
     out: Annotated[Path, typer.Option(help="Folder of the ablation; a run that stopped goes on there.")],
     preset: Annotated[
-        str, typer.Option(help="cpu (an hour on two cores), paper (ViT-L, on a GPU) or tiny (seconds).")
+        str, typer.Option(help="cpu (for two cores), paper (ViT-L, on a GPU) or tiny (seconds).")
     ] = "cpu",
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML file of keys that differ from the preset.")

@@ -155,8 +155,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "finetune_steps": 80,
         "games": GAMES,
         "clips": {
-            "games": {"kind": "games", "frames": 8, "counts": [100, 50, 150]},
             "Freeway's actions": {"kind": "actions", "frames": 8, "counts": [300, 100, 300]},
+            "games, 20 labelled clips": {"kind": "games", "frames": 8, "counts": [20, 50, 150]},
         },
         "probe": {"learning_rates": [3e-3, 1e-3, 3e-4], "depth": 1, "num_heads": 6},
         "device": "cpu",
