@@ -12,6 +12,7 @@
 
 #include "genie/core/error.h"
 #include "genie/core/file.h"
+#include "genie/core/memory.h"
 #include "genie/core/random.h"
 #include "genie/data/clip_dataset.h"
 #include "genie/training/checkpoint.h"
@@ -88,6 +89,7 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   check(!out.empty(), "no run directory: give --out DIRECTORY");
   const c10::Device device = training_device(config.training);
   training_dtype(config.training, device);
+  const KeepFreedMemory keep_freed_memory;
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
   // Data errors come before anything is written. Phases with clips of one length share what was opened, so
   // that the quality filter reads the file once.
