@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from genie_cpp import video_commands
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -167,6 +169,7 @@ def inspect(
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --phase dynamics "
     "--set training.dynamics.steps=2000",
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --resume",
+    "genie-cpp train -c configs/jepa_cpu.yaml --data data/boxing.h5 --out runs/jepa --phase jepa",
     "WANDB_MODE=offline genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing "
     "--track tensorboard --track wandb",
 )
@@ -176,7 +179,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Run directory.")],
     data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
-    phase: Annotated[str, typer.Option(help="tokenizer, latent_action, dynamics or all.")] = "all",
+    phase: Annotated[
+        str, typer.Option(help="tokenizer, latent_action, dynamics, all of these, or jepa.")
+    ] = "all",
     overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoints in --out.")
@@ -186,14 +191,15 @@ def train(
         typer.Option(help="tensorboard or wandb: figures and pictures go there too; may be given twice."),
     ] = None,
 ) -> None:
-    """Train the tokenizer, the latent action model and the dynamics model, one after the other."""
+    """Train the tokenizer, the latent action model and the dynamics model, one after the other; or, with
+    --phase jepa, a video encoder."""
     from genie_cpp.errors import GenieError
     from genie_cpp.progress import train_phases
-    from genie_cpp.runs import PHASES
+    from genie_cpp.runs import ALL_PHASES, PHASES
     from genie_cpp.tracking import open_trackers
 
-    if phase not in ("all", *PHASES):
-        raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
+    if phase not in ("all", *ALL_PHASES):
+        raise GenieError(f"phase must be one of {', '.join(ALL_PHASES)} or all, got {phase!r}")
     settings = _load_config(config, overrides, data)
     phases = PHASES if phase == "all" else [phase]
     trackers = open_trackers(track or [], out, settings) if track else []
@@ -202,9 +208,8 @@ def train(
     finally:
         for tracker in trackers:
             tracker.close()
-    _stdout().print(
-        f"{out}: trained in {sum(seconds.values()):.0f} s; next: genie-cpp eval --model {out} --data FILE"
-    )
+    after = "docs/area_attention.md" if phase == "jepa" else f"genie-cpp eval --model {out} --data FILE"
+    _stdout().print(f"{out}: trained in {sum(seconds.values()):.0f} s; next: {after}")
 
 
 @_command(
@@ -355,6 +360,9 @@ def report(
     page = evaluation.write_report(genie, result, run, [*steps, f"genie-cpp inspect {run}"])
     untrained = f"; not trained yet: {', '.join(genie.untrained)}" if genie.untrained else ""
     _stdout().print(f"{page}{untrained}")
+
+
+video_commands.add_commands(_command)
 
 
 def main() -> None:

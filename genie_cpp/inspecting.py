@@ -13,7 +13,7 @@ from rich.text import Text
 from genie_cpp import _C
 from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
-from genie_cpp.runs import PHASES, checkpoints, read_metrics, series
+from genie_cpp.runs import ALL_PHASES, PHASES, checkpoints, read_metrics, series
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 BAR = 30
@@ -72,7 +72,7 @@ def describe_run(path: Path) -> RenderableType:
     table = Table()
     for title in ("phase", "step", "of", "loss", "validation loss", "steps a second", "newest checkpoint"):
         table.add_column(title)
-    for phase in PHASES:
+    for phase in ALL_PHASES if (path / "jepa").is_dir() else PHASES:
         entries = read_metrics(path, phase)
         steps, losses = series(entries, "loss")
         kept = checkpoints(path, phase)

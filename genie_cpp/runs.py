@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 PHASES = ["tokenizer", "latent_action", "dynamics"]
+ALL_PHASES = [*PHASES, "jepa"]  # the last stands apart from what "all" means
 
 
 def read_metrics(run_dir: str | Path, phase: str) -> list[dict[str, Any]]:
