@@ -45,6 +45,12 @@ class _Bucket:
         return True
 
 
+def _noticed(task: asyncio.Task[None]) -> None:
+    """asyncio would otherwise log, and keep, the ending of a task that nobody came to ask for."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Connection:
     """Accepts the socket and serves it until either side ends it. No message of the page ends the server."""
 
@@ -76,9 +82,13 @@ class Connection:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
+                task.add_done_callback(_noticed)
                 task.cancel()
-            endings = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._player.close()
+            try:
+                await asyncio.wait(tasks)
+            finally:  # also where the server ends the connection in the middle of this
+                await self._player.close()
+        endings = [task.exception() for task in tasks if not task.cancelled()]
         for ending in endings:
             if isinstance(ending, _End):
                 await close(self._socket, ending.code, ending.reason)

@@ -85,11 +85,10 @@ class Player:
         """Ends what goes on in the background and lets the session go."""
         previews = self._previews
         self._drop_previews()
-        if previews is not None:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await previews
         self._session = None
         self._recording.clear()
+        if previews is not None:
+            await asyncio.wait([previews])
 
     def _started(self) -> Session:
         if self._session is None:
