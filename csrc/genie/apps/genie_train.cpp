@@ -20,7 +20,9 @@ int main(int argc, char** argv) {
   app.add_option("--config", config_path,
                  "YAML configuration (configs/*.yaml, keys in docs/configuration.md)")
       ->required();
-  app.add_option("--phase", phase, "tokenizer, latent_action, dynamics, or all one after the other")
+  app.add_option(
+         "--phase", phase,
+         "tokenizer, latent_action, dynamics, cotrain, or all of the configuration one after the other")
       ->capture_default_str();
   app.add_option("--set", overrides, "override a key: section.key=value (may be repeated)");
   app.add_option("--data", data, "HDF5 video (docs/data_format.md); sets data.path");

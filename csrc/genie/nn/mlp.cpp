@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "genie/nn/dropout.h"
+
 namespace genie::nn {
 
 STMLPImpl::STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_features,
@@ -22,8 +24,8 @@ at::Tensor STMLPImpl::forward(const at::Tensor& x) {
   hidden = act_layer_ == "gelu"   ? at::gelu(hidden)
            : act_layer_ == "silu" ? at::silu(hidden)
                                   : at::relu(hidden);
-  hidden = fc2_->forward(at::dropout(hidden, drop_, is_training()));
-  return at::dropout(hidden, drop_, is_training());
+  hidden = fc2_->forward(nn::dropout(hidden, drop_, is_training()));
+  return nn::dropout(hidden, drop_, is_training());
 }
 
 DropPathImpl::DropPathImpl(double drop_prob) : drop_prob_(drop_prob) {
@@ -35,8 +37,7 @@ at::Tensor DropPathImpl::forward(const at::Tensor& x) {
   if (drop_prob_ == 0 || !is_training()) return x;
   std::vector<int64_t> shape(x.dim(), 1);
   shape[0] = x.size(0);
-  const double keep = 1 - drop_prob_;
-  return x * at::empty(shape, x.options()).bernoulli_(keep).div_(keep);
+  return x * keep_mask(shape, 1 - drop_prob_, x.options());
 }
 
 }  // namespace genie::nn

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "genie/nn/dropout.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/st_attention/st_attention.h"
 
@@ -38,7 +39,7 @@ at::Tensor STAttentionBase::attend(const at::Tensor& x, Axis axis, bool causal) 
                              ? ops::st_attention(qkv, axis == Axis::space ? "space" : "time", causal,
                                                  /*qk_norm=*/true, scale_)
                              : attend_unfused(qkv, axis, causal, drop);
-  return at::dropout(proj_->forward(out), options_.proj_drop, is_training());
+  return nn::dropout(proj_->forward(out), options_.proj_drop, is_training());
 }
 
 at::Tensor STAttentionBase::attend_unfused(const at::Tensor& qkv, Axis axis, bool causal, double drop) const {
@@ -47,9 +48,8 @@ at::Tensor STAttentionBase::attend_unfused(const at::Tensor& qkv, Axis axis, boo
   const auto sequences = [axis](const at::Tensor& t) {
     return axis == Axis::space ? t.flatten(0, 1).transpose(1, 2) : t.permute({0, 2, 3, 1, 4}).flatten(0, 1);
   };
-  const at::Tensor out =
-      at::scaled_dot_product_attention(sequences(qk.select(3, 0)), sequences(qk.select(3, 1)),
-                                       sequences(qkv.select(3, 2)), {}, drop, causal, scale_);
+  const at::Tensor out = attention(sequences(qk.select(3, 0)), sequences(qk.select(3, 1)),
+                                   sequences(qkv.select(3, 2)), {}, drop, causal, scale_);
   const int64_t batch = qkv.size(0), frames = qkv.size(1), tokens = qkv.size(2), heads = options_.num_heads;
   const std::vector<int64_t> merged = {batch, frames, tokens, heads * head_dim_};
   if (axis == Axis::space) return out.transpose(1, 2).reshape(merged);

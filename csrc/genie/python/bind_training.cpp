@@ -72,23 +72,27 @@ class PythonHooks {
   Clock::time_point checked_{};
 };
 
-void train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
-           const py::object& on_metrics, bool show_progress) {
+/// False where another process was asked to stop.
+bool train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
+           const py::object& on_metrics, bool show_progress, const std::string& process_group) {
   PythonHooks python(on_metrics);
+  Outcome outcome = Outcome::finished;
   {
     const config::Config own = config;  // Python may change its own meanwhile
     const training::TrainerHooks hooks = python.hooks(show_progress);
     const py::gil_scoped_release no_gil;
-    training::train(own, out, phase, resume, hooks);
+    outcome = training::train(own, out, phase, resume, hooks, process_group);
   }
   python.raise();
+  return outcome == Outcome::finished;
 }
 
 }  // namespace
 
 void bind_training(py::module_& m) {
   m.def("train", &train, "config"_a, "out"_a, "phase"_a = "all", "resume"_a = false,
-        "on_metrics"_a = py::none(), "show_progress"_a = true, "See genie_cpp.training.train.");
+        "on_metrics"_a = py::none(), "show_progress"_a = true, "process_group"_a = "",
+        "See genie_cpp.training.train.");
   m.def(
       "load_genie",
       [](const std::string& run_dir, bool allow_untrained) {
@@ -101,7 +105,7 @@ void bind_training(py::module_& m) {
         return py::make_tuple(genie.ptr(), untrained);
       },
       "run_dir"_a, "allow_untrained"_a = false,
-      "(Genie, names of the phases that are not trained): each model from its newest checkpoint.");
+      "(Genie, names of the models that are not trained): each model from its newest checkpoint.");
   m.def(
       "save_genie",
       [](const std::shared_ptr<models::GenieImpl>& model, const std::string& run_dir) {
@@ -109,6 +113,8 @@ void bind_training(py::module_& m) {
         training::save_genie(genie, run_dir);
       },
       "genie"_a, "run_dir"_a, NoGil(), "Writes the models as a run directory.");
+  m.def("phase_names", &training::phase_names, "config"_a,
+        "The phases of a configuration, in the order they are trained.");
   m.def("dry_run", &training::dry_run, "config"_a, NoGil(),
         "What a run will take: parameters a model, memory a phase.");
 }

@@ -7,6 +7,13 @@
 
 namespace genie::training {
 
+void CodebookPhase::share(const Processes& processes) {
+  if (processes.alone()) return;
+  quantizer_->share(
+      {.sum = [processes](at::Tensor& tensor) { processes.sum(tensor); },
+       .gather_rows = [processes](const at::Tensor& rows) { return processes.gather_rows(rows); }});
+}
+
 void CodebookPhase::after_step(int64_t step, bool skipped) {
   if (skipped) {
     quantizer_->discard_statistics();

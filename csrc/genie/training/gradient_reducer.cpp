@@ -1,0 +1,38 @@
+#include "genie/training/gradient_reducer.h"
+
+#include <torch/csrc/distributed/c10d/default_comm_hooks.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+namespace genie::training {
+
+GradientReducer::GradientReducer(const torch::nn::Module& model, const Processes& processes) {
+  if (processes.alone()) return;
+  std::vector<at::Tensor> parameters;
+  for (const at::Tensor& parameter : model.parameters()) {
+    if (parameter.requires_grad()) parameters.push_back(parameter);
+  }
+  // Backward meets the last parameters first.
+  auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+      parameters, {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap}));
+  std::reverse(buckets.begin(), buckets.end());
+  const auto group = c10::intrusive_ptr<c10d::ProcessGroup>::reclaim_copy(processes.group());
+  reducer_ = std::make_unique<c10d::Reducer>(
+      parameters, buckets, group, std::vector<bool>(parameters.size(), false), c10d::kDefaultBucketBytesCap,
+      /*find_unused_parameters=*/true, /*gradient_as_bucket_view=*/true,
+      std::unordered_map<size_t, std::string>(), c10d::kDefaultFirstBucketBytes,
+      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>());
+  // Sums: each part's loss is already its share of the whole batch's.
+  reducer_->register_comm_hook(std::make_unique<c10d::_AllReduceBySumCommHook>(group));
+}
+
+GradientReducer::~GradientReducer() = default;
+
+void GradientReducer::before_last_backward(const at::Tensor& loss) {
+  if (reducer_) reducer_->prepare_for_backward({loss});
+}
+
+}  // namespace genie::training
