@@ -1,7 +1,7 @@
 # `make test` and `make demo` do everything from nothing; both are safe to repeat.
 .PHONY: build test demo format lint clean
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
-PYTHON_FILES = genie_cpp tests scripts notebooks
+PYTHON_FILES = genie_cpp tests scripts notebooks benchmarks
 
 build:
 	@bash scripts/build.sh

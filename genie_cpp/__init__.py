@@ -21,15 +21,19 @@ __all__ = [
     "data",
     "errors",
     "evaluation",
+    "inference",
     "load",
     "models",
     "nn",
     "ops",
     "training",
+    "vision",
     "viz",
 ]
 
-_SUBMODULES = frozenset({"data", "errors", "evaluation", "models", "nn", "ops", "training", "viz"})
+_SUBMODULES = frozenset(
+    {"data", "errors", "evaluation", "inference", "models", "nn", "ops", "training", "vision", "viz"}
+)
 
 
 def _minor(version: str) -> str:

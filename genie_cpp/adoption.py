@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils.hooks import RemovableHandle
 
 from genie_cpp import _C
 
@@ -24,7 +25,7 @@ __all__ = ["Module", "Part"]
 _Self = TypeVar("_Self", bound="Module")
 
 # Attributes of an adopting module that belong to one C++ tree and are not copied.
-_ADOPTION = ("_handle", "_kind", "_arguments", "_adopted_tensors", "_adopted_children")
+_ADOPTION = ("_handle", "_kind", "_arguments", "_adopted_tensors", "_adopted_children", "_called_by_cpp")
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -42,6 +43,7 @@ class Module(torch.nn.Module):
     _arguments: dict[str, Any]
     _adopted_tensors: dict[str, Tensor | None]
     _adopted_children: dict[str, Module]
+    _called_by_cpp: bool = False  # by the C++ module around it, past Python
 
     def __init__(self, kind: str, arguments: Mapping[str, Any]) -> None:
         super().__init__()
@@ -162,6 +164,33 @@ class Module(torch.nn.Module):
         self._synchronize()
         return getattr(self._handle, name)
 
+    def _check_hook(self) -> None:
+        if self._called_by_cpp:
+            raise RuntimeError(
+                f"{self._get_name()} is called by C++ code, so a hook on it would never run; register it on "
+                "the outer module, on a tensor, or on a block that stands by itself"
+            )
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._check_hook()
+        return super().register_forward_hook(*args, **kwargs)
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._check_hook()
+        return super().register_forward_pre_hook(*args, **kwargs)
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._check_hook()
+        return super().register_full_backward_hook(*args, **kwargs)
+
+    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._check_hook()
+        return super().register_full_backward_pre_hook(*args, **kwargs)
+
+    def register_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._check_hook()
+        return super().register_backward_hook(*args, **kwargs)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild, (type(self), self._kind, self._arguments), self._state()
 
@@ -223,6 +252,7 @@ class Part(Module):
     iterated over."""
 
     _description: str
+    _called_by_cpp = True
 
     def __init__(self, handle: Any) -> None:
         torch.nn.Module.__init__(self)
@@ -235,19 +265,6 @@ class Part(Module):
                 f"{self._get_name()} can't be called by itself; call the module around it"
             )
         return self._call(*args, **kwargs)
-
-    def _refuse_hook(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(
-            f"{self._get_name()} is called by C++ code, so a hook on it would never run; register it on the "
-            "outer module, on a tensor, or on a block that stands by itself"
-        )
-
-    # Assigned as a whole: each has another signature, and none of them is supported.
-    register_forward_hook = _refuse_hook
-    register_forward_pre_hook = _refuse_hook
-    register_full_backward_hook = _refuse_hook
-    register_full_backward_pre_hook = _refuse_hook
-    register_backward_hook = _refuse_hook
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         raise TypeError(f"{self._get_name()} is part of a C++ module; copy the one around it")

@@ -66,13 +66,18 @@ def read_prompt(path: str | Path, frame: int, context: int, config: _C.Config) -
             f"{path}: {context} frames of context that end at frame {frame} would begin at {begin}, before "
             f"their episode does at {episode_begin}: ask for a smaller context or a later frame"
         )
+    return fit_frames(to_model(file.read_frames(begin, context, stride))[None], config)
+
+
+def fit_frames(video: torch.Tensor, config: _C.Config) -> torch.Tensor:
+    """Video (B,T,3,H,W) in [0,1], resized to the model's frames where it is of another size."""
     settings = values(config)["data"]
-    video = to_model(file.read_frames(begin, context, stride))
     size = (settings["height"], settings["width"])
-    if tuple(video.shape[-2:]) != size:  # as the clips of training are resized: to whole steps of 1/255
-        video = torch.nn.functional.interpolate(video, size, mode="bilinear", antialias=True)
-        video = video.mul(255).round().clamp(0, 255).div(255)
-    return video[None]
+    if tuple(video.shape[-2:]) == size:
+        return video
+    # As the clips of training are resized: to whole steps of 1/255.
+    resized = torch.nn.functional.interpolate(video.flatten(0, 1), size, mode="bilinear", antialias=True)
+    return resized.mul(255).round().clamp(0, 255).div(255).unflatten(0, video.shape[:2])
 
 
 @torch.no_grad()

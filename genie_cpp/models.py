@@ -2,22 +2,27 @@
 
 Shapes: B samples, T frames, H and W pixels, N tokens a frame (patches), K codes. Video is float in [0,1] of
 shape (B,T,3,H,W); tokens and actions are int64. The computation is the C++ core's, without Python's lock; the
-tensors of parameters and buffers are the core's own, so that an optimizer changes the model.
+tensors of parameters and buffers are the core's own, so that an optimizer changes the model. As with any
+torch.nn.Module, hooks run when a model is called: not in encode(), infer() or generate().
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from genie_cpp import _C
 from genie_cpp.adoption import Module, Part
+from genie_cpp.checks import checked_seed, checked_video
 from genie_cpp.config_values import ConfigLike, as_config, values
 from genie_cpp.nn.vector_quantizer import VectorQuantizer
 from genie_cpp.windows import in_windows
+
+if TYPE_CHECKING:
+    from genie_cpp.inference import Prompt, Session
 
 _Self = TypeVar("_Self", bound="_Model")
 
@@ -63,7 +68,9 @@ class _CodebookModel(_Model):
             return Part(handle)
         settings = values(self._arguments["config"])[self._section]["quantizer"]
         del settings["usage_alarm"]  # the trainer's
-        return VectorQuantizer._of(handle, "VectorQuantizer", settings)
+        quantizer = VectorQuantizer._of(handle, "VectorQuantizer", settings)
+        quantizer.__dict__["_called_by_cpp"] = True
+        return quantizer
 
     @property
     def num_frames(self) -> int:
@@ -105,15 +112,15 @@ class VideoTokenizer(_CodebookModel):
 
         Does nothing with tokenizer.initialization "random".
         """
-        self._method("initialize_from")(video, seed)
+        self._method("initialize_from")(checked_video(video), checked_seed(seed))
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Tokens int64 (B,T,N) of video (B,T,3,H,W); those of a frame depend on it and earlier ones only.
 
         More than num_frames frames are encoded in windows that overlap by half. Raises ValueError for another
-        shape.
+        shape or NaN, TypeError for another type than the model's.
         """
-        return in_windows(self._method("encode"), video, self.num_frames)
+        return in_windows(self._method("encode"), checked_video(video), self.num_frames)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Video (B,T,3,H,W) in [0,1] of tokens int64 (B,T,N); a frame depends on tokens up to its own.
@@ -154,9 +161,10 @@ class LatentActionModel(_CodebookModel):
         """The actions between neighbouring frames: int64 (B,T-1) for video (B,T,3,H,W), T >= 2.
 
         The action between two frames depends on them and earlier ones only. More than num_frames frames are
-        looked at in windows that overlap by half. Raises ValueError for another shape.
+        looked at in windows that overlap by half. Raises ValueError for another shape or NaN, TypeError for
+        another type than the model's.
         """
-        return in_windows(self._method("infer"), video, self.num_frames)
+        return in_windows(self._method("infer"), checked_video(video), self.num_frames)
 
     def predict(self, video: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """The frame that follows each of video (B,T,3,H,W), T < num_frames, under actions int64 (B,T).
@@ -164,7 +172,7 @@ class LatentActionModel(_CodebookModel):
         (B,T,3,H,W) in [0,1]; each depends on its own and earlier frames and actions. Raises ValueError for
         another shape and IndexError for an action that does not exist.
         """
-        return self._method("predict")(video, actions)
+        return self._method("predict")(checked_video(video), actions)
 
 
 class DynamicsModel(_Model):
@@ -209,7 +217,7 @@ class DynamicsModel(_Model):
     def initialize_from(self, codebook: torch.Tensor, seed: int = 0) -> None:
         """Starts token embeddings and output layer from a tokenizer's codebook (K,D), so that similar tokens
         start alike. Does nothing with dynamics.token_embedding "random"."""
-        self._method("initialize_from")(codebook, seed)
+        self._method("initialize_from")(codebook, checked_seed(seed))
 
     def features(self, tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What the output layer sees: (B,T,N,E), E the transformer's width."""
@@ -237,7 +245,7 @@ class DynamicsModel(_Model):
             self._arguments["config"],
             prompt_tokens,
             actions,
-            seed,
+            checked_seed(seed),
             steps=steps,
             temperature=temperature,
             schedule=schedule,
@@ -282,6 +290,55 @@ class Genie(_Model):
     def from_pretrained(cls, run_dir: str | os.PathLike[str]) -> Genie:
         """The models of a run directory; see genie_cpp.load."""
         return load(run_dir)
+
+    def play(
+        self,
+        prompt: Prompt,
+        seed: int = 0,
+        *,
+        steps: int | None = None,
+        temperature: float | None = None,
+        schedule: str | None = None,
+        unmasking: str | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        context: int = 1,
+        history: int | None = None,
+        dtype: str | None = None,
+    ) -> Session:
+        """Begins a session: a world that takes an action and gives the next frame (genie_cpp.inference).
+
+        `prompt`: "FILE.h5:FRAME" (with the `context` - 1 frames before it), uint8 frames (H,W,3), (T,H,W,3)
+        or a batch (B,T,H,W,3), or float video (B,T,3,H,W) in [0,1], a batch too; frames of another size are
+        resized. Actions between the prompt's frames are inferred. What is None is the configuration's
+        (section `inference`). The session can be rewound by `history` steps; `dtype` "bfloat16" multiplies
+        matrices in it, where the device can. The same seed and actions give the same frames.
+
+        The model is put into evaluation mode and must keep its weights while sessions run. Raises GenieError
+        for an option or prompt that does not fit.
+        """
+        from genie_cpp import inference
+
+        return inference.play(
+            self,
+            prompt,
+            seed,
+            steps=steps,
+            temperature=temperature,
+            schedule=schedule,
+            unmasking=unmasking,
+            top_k=top_k,
+            top_p=top_p,
+            context=context,
+            history=history,
+            dtype=dtype,
+        )
+
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session that Session.save wrote to a file; see Session.load."""
+        from genie_cpp.inference import Session
+
+        return Session.load(self, path)
 
     def generate(
         self,

@@ -31,7 +31,9 @@ def train(
 
     `config` is a Config, the path of a YAML file, or nested dictionaries of the keys that differ from their
     defaults; data.path names the video file. `phase` is "tokenizer", "latent_action", "dynamics", "cotrain",
-    or "all" of the configuration one after the other; a phase alone loads those it builds on from `out`. `resume` continues from the
+    or "all" of these that the configuration trains, one after the other; a phase alone loads those it builds
+    on from `out`. "jepa" stands apart: it trains the video encoder of section `jepa`
+    (docs/area_attention.md). `resume` continues from the
     newest checkpoints there.
 
     `callback` is called with each line of metrics.jsonl as a dictionary: "phase", "step", and numbers like

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from genie_cpp.adoption import Module
+from genie_cpp.checks import checked_seed
 
 
 class Quantized(NamedTuple):
@@ -56,7 +57,8 @@ class VectorQuantizer(Module):
         )
 
     def forward(self, x: Tensor) -> Quantized:
-        """x (...,code_dim) to its nearest codes."""
+        """x (...,code_dim) to its nearest codes. Raises ValueError for another shape, TypeError for another
+        type than the codebook's (autocast converts)."""
         return Quantized(*self._call(x))
 
     def lookup(self, indices: Tensor) -> Tensor:
@@ -65,11 +67,14 @@ class VectorQuantizer(Module):
 
     def initialize_from(self, x: Tensor, seed: int = 0) -> None:
         """Places all codes at k-means centers of x (M,code_dim)."""
-        self._method("initialize_from")(x, seed)
+        self._method("initialize_from")(x, checked_seed(seed))
 
     def update_codebook(self, seed: int = 0) -> None:
-        """Applies the statistics gathered since the last call; `seed` draws where dead codes restart."""
-        self._method("update_codebook")(seed)
+        """Applies the statistics gathered since the last call; `seed` draws where dead codes restart.
+
+        Raises ValueError, leaving the codebook alone, where NaN or infinite encodings were among them.
+        """
+        self._method("update_codebook")(checked_seed(seed))
 
     def discard_statistics(self) -> None:
         """Forgets the statistics gathered since the last update."""

@@ -60,9 +60,10 @@ TEST(Config, WritingAndReadingBackKeepsEveryBit) {
       if (!problem_with(entry).empty()) **value = std::get<Range>(entry.constraint).max;
     }
     config.dynamics.min_mask_rate = config.dynamics.max_mask_rate / 3;
+    config.jepa.masks.min_aspect = config.jepa.masks.max_aspect;
     config.data.stride = 1;
-    for (PhaseConfig* phase :
-         {&config.training.tokenizer, &config.training.latent_action, &config.training.dynamics}) {
+    for (PhaseConfig* phase : {&config.training.tokenizer, &config.training.latent_action,
+                               &config.training.dynamics, &config.training.jepa}) {
       phase->final_learning_rate = phase->learning_rate / 7;
     }
     const std::string yaml = to_yaml(config);
@@ -183,7 +184,7 @@ TEST(NearestKey, FindsMisspelledAndMisplacedKeys) {
   auto nearest = [&](const std::string& key) { return nearest_keys(key, entries); };
   EXPECT_THAT(nearest("learning_rate"),
               ElementsAre("training.tokenizer.learning_rate", "training.latent_action.learning_rate",
-                          "training.dynamics.learning_rate"));
+                          "training.dynamics.learning_rate", "training.jepa.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.Learning-Rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.lerning_rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("tokenizer.num_codes"), ElementsAre("tokenizer.quantizer.num_codes"));

@@ -213,7 +213,7 @@ X, Y = torch.zeros(2, 3, 8), torch.zeros(2, 5, 8)
         ),
         (X, Y, torch.ones(1, 5, dtype=torch.bool), ValueError, "image_mask must be"),
         (X, Y, torch.ones(2, 5, dtype=torch.bool, device="meta"), ValueError, "image_mask on meta"),
-        (X.double(), Y, None, RuntimeError, "dtype"),
+        (X.double(), Y, None, TypeError, "the module Float"),
     ],
 )
 def test_wrong_input_is_refused(x, y, mask, error, message):

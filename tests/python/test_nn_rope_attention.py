@@ -255,8 +255,8 @@ def test_empty_batches_and_no_tokens():
         ({"dim": 0}, "at least 1, got dim=0"),
         ({"dim": 8, "num_heads": -1}, "num_heads=-1"),
         ({"dim": 8, "grid_size": 0}, "grid_size must be at least 1, got 0"),
-        ({"dim": 8, "attn_drop": 1.5}, "attn_drop=1.5"),
-        ({"dim": 8, "proj_drop": float("nan")}, "proj_drop=nan"),
+        ({"dim": 8, "attn_drop": 1.5}, r"attn_drop must be in \[0, 1\), got 1.5"),
+        ({"dim": 8, "proj_drop": float("nan")}, r"proj_drop must be in \[0, 1\), got nan"),
     ],
 )
 def test_wrong_construction_is_a_value_error(arguments, message):
@@ -266,7 +266,7 @@ def test_wrong_construction_is_a_value_error(arguments, message):
 
 
 def test_wrong_splits_are_a_value_error():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 2"):
+    with pytest.raises(ValueError, match="at most 1024, got 0 and 2"):
         nn.RoPEAreaAttention(16, 2, spatial_splits=0)
 
 
@@ -312,8 +312,8 @@ IDS = torch.zeros(2, 8, dtype=torch.int64)
             ValueError,
             r"broadcast to \(B,heads,N,N\) = \(2,2,8,8\), got \[3, 8\]",
         ),
-        ({"x": X.double(), "mask": IDS}, RuntimeError, "dtype"),
-        ({"x": X.long(), "mask": IDS}, RuntimeError, "dtype"),
+        ({"x": X.double(), "mask": IDS}, TypeError, "the module Float"),
+        ({"x": X.long(), "mask": IDS}, TypeError, "the module Float"),
     ],
 )
 def test_wrong_input_is_refused(arguments, error, message):
@@ -337,5 +337,5 @@ def test_grids_whose_size_cannot_be_are_refused_and_never_end_the_process(side):
     with pytest.raises(ValueError, match="grid"):
         torch.ops.genie.rope_3d(torch.randn(1, 4, 8), torch.arange(4), side, side)
     for arguments in ((3, side, 2, 2, 2), (3, 2, side, 2, 2), (3, 2, 2, side, 2), (3, 2, 2, 2, side)):
-        with pytest.raises(ValueError, match="spatial_splits"):
+        with pytest.raises(ValueError, match="H_patches|spatial_splits"):
             nn.area_ids(torch.arange(12), *arguments)

@@ -179,7 +179,7 @@ def test_autocast_takes_both_dtypes():
         ({"num_heads": 0}, "num_heads=0"),
         ({"qk_norm": "batchnorm"}, "'rmsnorm' or 'layernorm', got 'batchnorm'"),
         ({"rope_base": 0.0}, "must be positive, got 0 and 100"),
-        ({"attn_dropout": 1.0}, "attn_dropout=1"),
+        ({"attn_dropout": 1.0}, r"attn_dropout must be in \[0, 1\), got 1"),
     ],
 )
 def test_wrong_construction_is_a_value_error(arguments, message):

@@ -200,7 +200,7 @@ def test_logits_that_cannot_be_normalised_are_refused(bad):
         ({"sample_noise": torch.ones(2, 5)}, ValueError, r"sample_noise must be in \[0, 1\), got 1"),
         ({"confidence_noise": torch.full((2, 5), float("nan"))}, ValueError, "confidence_noise must be in"),
         ({"num_masked": -1}, ValueError, "num_masked must not be negative, got -1"),
-        ({"temperature": -1.0}, ValueError, "temperature must be finite and 0 or more, got -1"),
+        ({"temperature": -1.0}, ValueError, "temperature must be finite, 0 or more and at most"),
         ({"temperature": float("nan")}, ValueError, "temperature must be"),
         ({"top_k": -2}, ValueError, "top_k must be 0"),
         ({"top_p": 0.0}, ValueError, r"top_p must be in \(0, 1\], got 0"),

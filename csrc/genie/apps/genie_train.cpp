@@ -22,7 +22,8 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option(
          "--phase", phase,
-         "tokenizer, latent_action, dynamics, cotrain, or all of the configuration one after the other")
+         "tokenizer, latent_action, dynamics, cotrain, jepa, or all that the configuration trains for a "
+         "Genie, one after the other")
       ->capture_default_str();
   app.add_option("--set", overrides, "override a key: section.key=value (may be repeated)");
   app.add_option("--data", data, "HDF5 video (docs/data_format.md); sets data.path");

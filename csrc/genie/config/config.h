@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "genie/config/data_config.h"
+#include "genie/config/jepa_config.h"
 #include "genie/config/model_config.h"
 
 namespace genie::config {
@@ -18,6 +19,8 @@ struct InferenceConfig {
   std::string unmasking = "confidence";
   int64_t top_k = 0;
   double top_p = 1.0;
+  int64_t history = 32;
+  std::string dtype = "float32";
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -29,6 +32,11 @@ struct InferenceConfig {
     visit("unmasking", s.unmasking, "which sampled tokens a step keeps", one_of({"confidence", "random"}));
     visit("top_k", s.top_k, "sample among the k most likely tokens; 0 among all", at_least(0));
     visit("top_p", s.top_p, "sample among the likeliest tokens that hold this probability", between(1e-6, 1));
+    visit("history", s.history, "frames a session can be rewound by; it holds no more", between(0, 1e6));
+    visit(
+        "dtype", s.dtype,
+        "of a session's matrix multiplications and caches; bfloat16 needs a processor that has it, or a GPU",
+        one_of({"float32", "bfloat16"}));
   }
 };
 
@@ -47,6 +55,7 @@ struct PhaseConfig {
   double beta2 = 0.9;
   double epsilon = 1e-8;
   double weight_decay = 1e-4;
+  double final_weight_decay = -1;
   double clip_gradient_norm = 1.0;
   int64_t num_frames = 0;
 
@@ -69,6 +78,8 @@ struct PhaseConfig {
     visit("epsilon", s.epsilon, "AdamW's", greater_than(0));
     visit("weight_decay", s.weight_decay, "AdamW's, on matrices only (not on biases, norms, embeddings)",
           at_least(0));
+    visit("final_weight_decay", s.final_weight_decay,
+          "at the last step, along a half cosine; -1 leaves weight_decay as it is", at_least(-1));
     visit("clip_gradient_norm", s.clip_gradient_norm, "greatest norm of the gradient; 0 does not clip",
           at_least(0));
     visit("num_frames", s.num_frames, "T of this phase's clips; 0 is data.num_frames", between(0, 1024));
@@ -96,6 +107,7 @@ struct TrainingConfig {
   PhaseConfig latent_action;
   PhaseConfig dynamics;
   PhaseConfig cotrain{.steps = 0};
+  PhaseConfig jepa;
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -135,6 +147,7 @@ struct TrainingConfig {
           "steps above 0 "
           "it takes the place of the phases latent_action and dynamics",
           {});
+    visit("jepa", s.jepa, "phase jepa", {});
   }
 };
 
@@ -145,6 +158,7 @@ struct Config {
   TokenizerConfig tokenizer;
   LatentActionConfig latent_action;
   DynamicsConfig dynamics;
+  JepaConfig jepa;
   InferenceConfig inference;
   TrainingConfig training;
 
@@ -154,6 +168,7 @@ struct Config {
     visit("tokenizer", s.tokenizer, "video tokenizer", {});
     visit("latent_action", s.latent_action, "latent action model", {});
     visit("dynamics", s.dynamics, "dynamics model", {});
+    visit("jepa", s.jepa, "video encoder trained by masked latent prediction (phase jepa)", {});
     visit("inference", s.inference, "generation", {});
     visit("training", s.training, "how training runs", {});
   }

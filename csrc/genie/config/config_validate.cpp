@@ -19,6 +19,11 @@ void check_transformer(const TransformerConfig& c, const std::string& key) {
     check(side * side == c.num_registers, key, ".num_registers = ", c.num_registers,
           " is no square number; the registers' positions form a square grid");
   }
+  if (c.rotary_time()) {
+    const int64_t head_dim = c.head_dim > 0 ? c.head_dim : c.dim / c.heads;
+    check(head_dim % 4 == 0, key, ".temporal_position = rotary turns channels in fours, and a head has ",
+          head_dim, "; choose ", key, ".dim, .heads or .head_dim so that 4 divides it");
+  }
   check(c.area_attention_layers.empty() || c.area_attention_layers[1] <= c.depth, key,
         ".area_attention_layers ends at ", c.area_attention_layers.empty() ? 0 : c.area_attention_layers[1],
         ", but there are ", key, ".depth = ", c.depth, " layers");
@@ -75,6 +80,21 @@ void check_token_cache(const Config& c) {
         "from step to step; turn one of them off");
 }
 
+void check_jepa(const JepaConfig& c) {
+  const auto divides = [](int64_t dim, int64_t heads, const char* key) {
+    check(dim % heads == 0, key, ".dim = ", dim, " is not divisible by ", key, ".heads = ", heads);
+  };
+  divides(c.encoder.dim, c.encoder.heads, "jepa.encoder");
+  divides(c.predictor.dim, c.predictor.heads, "jepa.predictor");
+  const auto& layers = c.encoder.area_attention_layers;
+  check(layers.empty() || layers[1] <= c.encoder.depth, "jepa.encoder.area_attention_layers ends at ",
+        layers.empty() ? 0 : layers[1], ", but there are jepa.encoder.depth = ", c.encoder.depth, " layers");
+  check(c.masks.short_scale > 0 || c.masks.long_scale > 0,
+        "jepa.masks.short_scale and jepa.masks.long_scale are both 0: nothing would be hidden");
+  check(c.masks.min_aspect <= c.masks.max_aspect, "jepa.masks.min_aspect = ", number_text(c.masks.min_aspect),
+        " is above jepa.masks.max_aspect = ", number_text(c.masks.max_aspect));
+}
+
 }  // namespace
 
 void validate(const Config& config) {
@@ -103,6 +123,8 @@ void validate(const Config& config) {
   check_phase(config.training.dynamics, "training.dynamics");
   check_phase(config.training.cotrain, "training.cotrain");
   check_token_cache(config);
+  check_phase(config.training.jepa, "training.jepa");
+  check_jepa(config.jepa);
 }
 
 }  // namespace genie::config

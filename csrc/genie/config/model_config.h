@@ -27,6 +27,9 @@ struct TransformerConfig {
   int64_t area_temporal_splits = 2;
   std::vector<int64_t> area_attention_layers = {};
   double area_residual_scale = 1;
+  std::string temporal_position = "learned";
+
+  bool rotary_time() const { return temporal_position == "rotary"; }
 
   template <class Self, class Visitor>
   static void fields(Self& s, Visitor&& visit) {
@@ -59,6 +62,11 @@ struct TransformerConfig {
           "the layers from start up to but without end; [] is the first three quarters", Interval{});
     visit("area_residual_scale", s.area_residual_scale,
           "factor of what area attention gives, before its output projection", {});
+    visit("temporal_position", s.temporal_position,
+          "learned: a table of data.num_frames frames; rotary: temporal attention turns with the frame and "
+          "sees "
+          "the last data.num_frames frames, so that a session never computes a frame again",
+          one_of({"learned", "rotary"}));
   }
 };
 

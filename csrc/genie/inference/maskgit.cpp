@@ -2,42 +2,41 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
-#include <tuple>
 #include <vector>
 
 #include "genie/core/random.h"
+#include "genie/inference/token_session.h"
+#include "genie/ops/kernel_query.h"
+#include "genie/ops/maskgit/maskgit_step.h"
 
 namespace genie::inference {
 namespace {
 
-constexpr double kNegativeInfinity = -std::numeric_limits<double>::infinity();
-
-/// Logits with those outside the k likeliest, or outside the likeliest that hold probability p, at minus
-/// infinity.
-at::Tensor restrict_to_likely(at::Tensor logits, int64_t top_k, double top_p) {
-  if (top_k > 0 && top_k < logits.size(-1)) {
-    const at::Tensor least = std::get<0>(logits.topk(top_k, -1)).narrow(-1, top_k - 1, 1);
-    logits = logits.masked_fill(logits < least, kNegativeInfinity);
-  }
-  if (top_p < 1) {
-    const auto [sorted, order] = logits.sort(-1, /*descending=*/true);
-    const at::Tensor probability = sorted.softmax(-1);
-    // The token that crosses p stays, so at least one always does.
-    const at::Tensor drop = (probability.cumsum(-1) - probability) >= top_p;
-    logits = logits.masked_fill(at::zeros_like(drop).scatter(-1, order, drop), kNegativeInfinity);
-  }
-  return logits;
-}
-
-at::Tensor uniform(at::IntArrayRef shape, uint64_t seed, const at::Tensor& like) {
+/// The op for logits (B,M,K) of masked places; on a device it has no kernel for, on the CPU. Returns tokens
+/// and masks (B,M).
+std::pair<at::Tensor, at::Tensor> refine(const at::Tensor& logits, int64_t keep_masked,
+                                         const config::InferenceConfig& config, uint64_t seed) {
+  const at::Device device = logits.device();
+  const at::Tensor scores = ops::has_kernel("genie::maskgit_step", logits) ? logits : logits.cpu();
+  const std::vector<int64_t> shape = {scores.size(0), scores.size(1)};
   at::Generator generator = at::detail::createCPUGenerator(seed);
-  return at::rand(shape, generator, at::TensorOptions().dtype(at::kFloat)).to(like.device());
+  const at::Tensor sample_noise = at::rand(shape, generator, at::TensorOptions(at::kFloat));
+  // Confidence needs no noise of its own.
+  const at::Tensor order_noise =
+      config.unmasking == "random" ? at::rand(shape, generator, at::TensorOptions(at::kFloat)) : sample_noise;
+  const auto [tokens, mask] =
+      ops::maskgit_step(scores, at::zeros(shape, scores.options().dtype(at::kLong)),
+                        at::ones(shape, scores.options().dtype(at::kBool)), sample_noise.to(scores.device()),
+                        order_noise.to(scores.device()), keep_masked,
+                        {.temperature = config.temperature,
+                         .top_k = config.top_k,
+                         .top_p = config.top_p,
+                         .unmask = config.unmasking});
+  return {tokens.to(device), mask.to(device)};
 }
 
 }  // namespace
@@ -52,38 +51,29 @@ int64_t num_masked(const std::string& schedule, int64_t step, int64_t steps, int
   return std::min(total, static_cast<int64_t>(std::floor(share * static_cast<double>(total))));
 }
 
-Refined refine(const at::Tensor& logits_BNK, const at::Tensor& tokens, const at::Tensor& mask,
-               int64_t keep_masked, const config::InferenceConfig& config, uint64_t seed) {
-  at::Tensor logits = logits_BNK.to(at::kFloat);
-  at::Tensor sampled;
-  if (config.temperature == 0) {
-    sampled = logits.argmax(-1);
-  } else {
-    logits = restrict_to_likely(logits / config.temperature, config.top_k, config.top_p);
-    // Gumbel's trick: the argmax of logits plus this noise is a sample of their softmax.
-    const at::Tensor noise = uniform(logits.sizes(), mix_seed(seed, 0), logits)
-                                 .clamp_min_(1e-20)
-                                 .log_()
-                                 .neg_()
-                                 .clamp_min_(1e-20)
-                                 .log_()
-                                 .neg_();
-    sampled = (logits + noise).argmax(-1);
+at::Tensor decode_frame(models::DynamicsModel& model, const at::Tensor& leading, nn::TemporalCache& cache,
+                        const config::InferenceConfig& config, uint64_t seed) {
+  const int64_t batch = leading.size(0), total = model->tokens_per_frame();
+  const at::Tensor tokens = at::zeros({batch, total}, leading.options());
+  const at::Tensor mask = at::ones({batch, total}, leading.options().dtype(at::kBool));
+  at::Tensor places = at::arange(total, leading.options()).expand({batch, total});  // those masked
+  for (int64_t step = 1; step <= config.steps; ++step) {
+    // All samples have as many masked places, so the places stay a rectangle.
+    const int64_t masked = places.size(1), keep = num_masked(config.schedule, step, config.steps, total);
+    if (keep >= masked) continue;  // a step that reveals nothing changes nothing
+    at::Tensor features =
+        model->features_cached(tokens.unsqueeze(1), leading.unsqueeze(1), mask.unsqueeze(1), cache)
+            .select(1, 0);
+    if (masked < total) {
+      features = features.gather(1, places.unsqueeze(-1).expand({batch, masked, features.size(2)}));
+    }
+    const auto [drawn, still] =
+        refine(model->logits(features), keep, config, mix_seed(seed, static_cast<uint64_t>(step)));
+    tokens.scatter_(1, places, drawn);
+    mask.scatter_(1, places, still);
+    places = places.masked_select(still).view({batch, keep});
   }
-  Refined refined;
-  refined.tokens = at::where(mask, sampled, tokens);
-  if (keep_masked == 0) {
-    refined.mask = at::zeros_like(mask);
-    return refined;
-  }
-  at::Tensor confidence = config.unmasking == "random"
-                              ? uniform(tokens.sizes(), mix_seed(seed, 1), logits)
-                              : logits.log_softmax(-1).gather(-1, sampled.unsqueeze(-1)).squeeze(-1);
-  // Tokens kept earlier stay kept.
-  confidence = confidence.masked_fill(~mask, std::numeric_limits<double>::infinity());
-  const at::Tensor least = std::get<1>(confidence.topk(keep_masked, -1, /*largest=*/false));
-  refined.mask = at::zeros_like(mask).scatter(-1, least, true).logical_and_(mask);
-  return refined;
+  return tokens;
 }
 
 at::Tensor generate(models::DynamicsModel& model, const at::Tensor& prompt, const at::Tensor& actions,
@@ -91,54 +81,22 @@ at::Tensor generate(models::DynamicsModel& model, const at::Tensor& prompt, cons
   TORCH_CHECK_VALUE(prompt.dim() == 3 && prompt.size(1) >= 1 && prompt.size(2) == model->tokens_per_frame(),
                     "generate: expected prompt tokens (B,T0,", model->tokens_per_frame(),
                     ") with T0 >= 1, got ", prompt.sizes());
-  const int64_t batch = prompt.size(0), tokens = prompt.size(2), window = model->num_frames();
-  const int64_t count = actions.dim() == 2 ? actions.size(1) - (prompt.size(1) - 1) : -1;
-  TORCH_CHECK_VALUE(actions.dim() == 2 && actions.size(0) == batch && count >= 0,
-                    "generate: expected actions (", batch, ",", prompt.size(1) - 1, " + new frames), got ",
+  const int64_t known = prompt.size(1) - 1, count = actions.dim() == 2 ? actions.size(1) - known : -1;
+  TORCH_CHECK_VALUE(actions.dim() == 2 && actions.size(0) == prompt.size(0) && count >= 0,
+                    "generate: expected actions (", prompt.size(0), ",", known, " + new frames), got ",
                     actions.sizes());
-  at::NoGradGuard no_grad;
+  model->check_tokens(prompt);
+  model->check_actions(actions);
+  if (count == 0) return prompt.narrow(1, 0, 0);
   const bool was_training = model->is_training();
   model->eval();
-
-  // leading[:, t] is the action that led to frame t; the first frame of the window counts as led to by none.
-  const at::Tensor none = at::full({batch, 1}, model->num_actions(), actions.options());
-  std::vector<at::Tensor> frames = prompt.unbind(1);
-  nn::TemporalCache cache = model->make_cache();
-  const at::Tensor all_masked = at::ones({batch, 1, tokens}, prompt.options().dtype(at::kBool));
-  const at::Tensor unmasked = at::zeros_like(all_masked);
-
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t current = static_cast<int64_t>(frames.size());
-    const int64_t past = std::min(current, window - 1);
-    if (cache.length() != past || past == window - 1) {
-      cache.clear();
-      const at::Tensor context = at::stack(std::vector<at::Tensor>(frames.end() - past, frames.end()), 1);
-      const at::Tensor leading = at::cat({none, actions.narrow(1, current - past, past - 1)}, 1);
-      model->features_cached(context, leading, unmasked.expand({batch, past, tokens}), cache);
-      cache.commit(past);
-    }
-    const at::Tensor leading = actions.narrow(1, current - 1, 1);
-    at::Tensor frame = at::zeros({batch, tokens}, prompt.options());
-    at::Tensor mask = all_masked.select(1, 0);
-    for (int64_t step = 1; step <= config.steps; ++step) {
-      const at::Tensor features =
-          model->features_cached(frame.unsqueeze(1), leading, mask.unsqueeze(1), cache);
-      const Refined refined = refine(model->logits(features.select(1, 0)), frame, mask,
-                                     num_masked(config.schedule, step, config.steps, tokens), config,
-                                     mix_seed(seed, Stream::sampling, current, step));
-      frame = refined.tokens;
-      mask = refined.mask;
-    }
-    frames.push_back(frame);
-    if (current < window - 1) {
-      // The frame's final tokens, unmasked, become part of the past.
-      model->features_cached(frame.unsqueeze(1), leading, unmasked, cache);
-      cache.commit(1);
-    }
-  }
+  config::InferenceConfig forward_only = config;
+  forward_only.history = 0;
+  TokenSession session(model, prompt, actions.narrow(1, 0, known), forward_only, seed);
+  std::vector<at::Tensor> frames;
+  for (int64_t k = 0; k < count; ++k) frames.push_back(session.step(actions.select(1, known + k)));
   model->train(was_training);
-  if (count == 0) return prompt.narrow(1, 0, 0);
-  return at::stack(std::vector<at::Tensor>(frames.end() - count, frames.end()), 1);
+  return at::stack(frames, 1);
 }
 
 }  // namespace genie::inference

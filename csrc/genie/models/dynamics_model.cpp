@@ -8,6 +8,7 @@
 
 #include "genie/models/transformer_factory.h"
 #include "genie/nn/cross_attention.h"
+#include "genie/nn/input_check.h"
 
 namespace genie::models {
 namespace {
@@ -57,8 +58,7 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
       "DynamicsModel: unknown action_conditioning '", conditioning,
       "'; allowed: additive, prepend, cross_attention");
   const int64_t further = conditioning == "prepend" ? 1 : 0;
-  position_ = register_module("position",
-                              nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), dim));
+  position_ = register_module("position", make_position(config.transformer, num_frames, grid));
   transformer_ =
       register_module("transformer", make_transformer(config.transformer, num_frames, grid, further));
   head_ = register_module("head", torch::nn::Linear(dim, num_tokens));
@@ -73,7 +73,7 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
       block.dim = dim;
       block.n_heads = config.transformer.heads;
       block.n_kv_heads = config.transformer.heads;
-      block.ffn_hidden_dim = static_cast<int64_t>(config.transformer.mlp_ratio * static_cast<double>(dim));
+      block.ffn_hidden_dim = nn::mlp_width("DynamicsModel", dim, config.transformer.mlp_ratio);
       cross_->push_back(nn::CrossAttentionBlock(block));
     }
     TORCH_CHECK_VALUE(!cross_->is_empty(),
@@ -91,13 +91,32 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
 }
 
 void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const {
-  TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ && tokens.size(1) <= num_frames_,
+  TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ &&
+                        (tokens.size(1) <= num_frames_ || config_.transformer.rotary_time()),
                     "DynamicsModel: expected tokens (B,T,", tokens_per_frame_, ") with T <= ", num_frames_,
                     ", got ", tokens.sizes());
-  TORCH_CHECK_VALUE(mask.scalar_type() == at::kBool && mask.sizes() == tokens.sizes(),
-                    "DynamicsModel: expected a bool mask ", tokens.sizes(), ", got ", mask.scalar_type(), " ",
-                    mask.sizes());
+  TORCH_CHECK_VALUE(tokens.size(1) >= 1, "DynamicsModel: expected at least one frame, got ", tokens.sizes());
+  TORCH_CHECK_TYPE(mask.scalar_type() == at::kBool, "DynamicsModel: expected a bool mask, got ",
+                   mask.scalar_type());
+  TORCH_CHECK_VALUE(mask.sizes() == tokens.sizes(), "DynamicsModel: expected a mask ", tokens.sizes(),
+                    ", got ", mask.sizes());
+  check_device(mask, "masks");
+  check_tokens(tokens);
+}
+
+void DynamicsModelImpl::check_tokens(const at::Tensor& tokens) const {
+  check_device(tokens, "tokens");
   check_ids(tokens, num_tokens_, "tokens");
+}
+
+void DynamicsModelImpl::check_device(const at::Tensor& input, const char* what) const {
+  TORCH_CHECK_VALUE(input.device() == head_->weight.device(), "DynamicsModel: ", what, " are on ",
+                    input.device(), ", the model on ", head_->weight.device());
+}
+
+void DynamicsModelImpl::check_actions(const at::Tensor& actions) const {
+  check_device(actions, "actions");
+  check_ids(actions, num_actions_, "actions");
 }
 
 at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& leading,
@@ -107,9 +126,10 @@ at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& 
   if (previous_) {
     // Shown one frame later; the frame before the first is empty.
     const at::Tensor shown = cache ? cache->write_memory(kTokenMemory, x) : x;
+    const int64_t past = shown.size(1) - frames;
     const at::Tensor before =
-        offset > 0 ? shown.narrow(1, offset - 1, frames)
-                   : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
+        past > 0 ? shown.narrow(1, past - 1, frames)
+                 : at::cat({at::zeros_like(x.narrow(1, 0, 1)), shown.narrow(1, 0, frames - 1)}, 1);
     x = x + previous_->forward(before);
   }
   x = position_->forward(x, offset);
@@ -119,22 +139,32 @@ at::Tensor DynamicsModelImpl::embed(const at::Tensor& tokens, const at::Tensor& 
 }
 
 at::Tensor DynamicsModelImpl::action_memory(const at::Tensor& leading, int64_t offset) {
-  return action_->forward(leading) + action_position_->table(leading.size(1), offset);
+  const at::Tensor actions = action_->forward(leading);
+  if (config_.transformer.rotary_time())
+    return actions;  // how long ago they were is added where they are seen
+  return actions + action_position_->table(leading.size(1), offset);
 }
 
-nn::AfterBlock DynamicsModelImpl::cross_attention(const at::Tensor& memory, int64_t offset) {
-  return [this, memory, offset](int64_t layer, const at::Tensor& x) {
+nn::AfterBlock DynamicsModelImpl::cross_attention(const at::Tensor& memory, int64_t frames) {
+  // Frames are folded into the batch: each looks at the actions up to its own.
+  const int64_t batch = memory.size(0), known = memory.size(1), dim = memory.size(2);
+  const auto ids = memory.options().dtype(at::kLong);
+  const at::Tensor age =
+      at::arange(known - frames, known, ids).unsqueeze(1) - at::arange(known, ids).unsqueeze(0);
+  at::Tensor seen = age >= 0;
+  at::Tensor actions = memory.unsqueeze(1).expand({batch, frames, known, dim});
+  if (config_.transformer.rotary_time()) {
+    seen = seen.logical_and(age < num_frames_);
+    const at::Tensor when =
+        action_position_->table(num_frames_).index_select(0, age.clamp(0, num_frames_ - 1).flatten());
+    actions = actions + when.view({frames, known, dim});
+  }
+  actions = actions.reshape({batch * frames, known, dim});
+  seen = seen.unsqueeze(0).expand({batch, frames, known}).reshape({batch * frames, known});
+  return [this, actions, seen](int64_t layer, const at::Tensor& x) {
     if ((layer + 1) % config_.cross_attention_every != 0) return x;
-    // Frames are folded into the batch: each looks at the actions up to its own.
-    const int64_t batch = x.size(0), frames = x.size(1), known = memory.size(1);
-    const at::Tensor actions = memory.unsqueeze(1)
-                                   .expand({batch, frames, known, memory.size(2)})
-                                   .reshape({batch * frames, known, memory.size(2)});
-    const at::Tensor seen = at::ones({frames, known}, x.options().dtype(at::kBool)).tril(offset);
-    const at::Tensor seen_by_all =
-        seen.unsqueeze(0).expand({batch, frames, known}).reshape({batch * frames, known});
     auto* block = cross_[layer / config_.cross_attention_every]->as<nn::CrossAttentionBlockImpl>();
-    return block->forward(x.flatten(0, 1), actions, seen_by_all).view(x.sizes());
+    return block->forward(x.flatten(0, 1), actions, seen).view(x.sizes());
   };
 }
 
@@ -149,29 +179,32 @@ at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tenso
       actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
       "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
       "), one between two frames, got ", actions.sizes());
-  check_ids(actions, num_actions_, "actions");
+  check_actions(actions);
   const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
   const at::Tensor leading = at::cat({none, actions}, 1);
-  const nn::AfterBlock after = cross_ ? cross_attention(action_memory(leading, 0), 0) : nn::AfterBlock();
+  const nn::AfterBlock after =
+      cross_ ? cross_attention(action_memory(leading, 0), leading.size(1)) : nn::AfterBlock();
   return only_frame_tokens(transformer_->forward(embed(tokens, leading, mask, nullptr), true, after));
 }
 
 at::Tensor DynamicsModelImpl::features_cached(const at::Tensor& tokens, const at::Tensor& leading,
                                               const at::Tensor& mask, nn::TemporalCache& cache) {
-  check_inputs(tokens, mask);
-  TORCH_CHECK_VALUE(leading.sizes() == tokens.sizes().slice(0, 2),
-                    "DynamicsModel: expected the actions that led to each frame, ",
-                    tokens.sizes().slice(0, 2), ", got ", leading.sizes());
-  check_ids(leading, num_actions_ + 1, "actions");
   const int64_t offset = cache.length();
   const nn::AfterBlock after =
-      cross_ ? cross_attention(cache.write_memory(kActionMemory, action_memory(leading, offset)), offset)
+      cross_ ? cross_attention(cache.write_memory(kActionMemory, action_memory(leading, offset)),
+                               leading.size(1))
              : nn::AfterBlock();
   return only_frame_tokens(transformer_->forward_cached(embed(tokens, leading, mask, &cache), cache, after));
 }
 
-nn::TemporalCache DynamicsModelImpl::make_cache() const {
-  return nn::TemporalCache(config_.transformer.depth, num_frames_);
+nn::TemporalCache DynamicsModelImpl::make_cache(int64_t history) const {
+  return nn::TemporalCache(config_.transformer.depth, num_frames_,
+                           config_.transformer.rotary_time() ? history : 0);
+}
+
+at::Tensor DynamicsModelImpl::logits(const at::Tensor& features) {
+  nn::check_input("DynamicsModel", "features", features, head_->weight.size(1), head_->weight);
+  return head_->forward(features);
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,

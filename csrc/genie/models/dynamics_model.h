@@ -50,18 +50,24 @@ class DynamicsModelImpl : public torch::nn::Module {
   DynamicsModelImpl(const config::DynamicsConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                     int64_t num_tokens, int64_t num_actions);
 
-  /// tokens int64 (B,T,N), actions int64 (B,T-1), mask bool (B,T,N) to logits (B,T,N,K).
+  /// tokens int64 (B,T,N), actions int64 (B,T-1), mask bool (B,T,N) to logits (B,T,N,K). T <= num_frames(),
+  /// or any with rotary time positions: a layer's frame then sees the last num_frames() frames.
   at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// The same up to the output layer: (B,T,N,E).
   at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// features() of new frames behind those committed to the cache (their keys and values are written, not
   /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
+  /// T_new is 1 unless the cache is empty. Ids are not checked: check_tokens and check_actions do that once.
   at::Tensor features_cached(const at::Tensor& tokens_BTN, const at::Tensor& leading_BT,
                              const at::Tensor& mask_BTN, nn::TemporalCache& cache);
-  /// An empty cache for features_cached, of num_frames() frames.
-  nn::TemporalCache make_cache() const;
+  /// An empty cache for features_cached, in which a frame sees num_frames() frames. With rotary time
+  /// positions it takes any number of frames and can go back by `history`, else num_frames() of them.
+  nn::TemporalCache make_cache(int64_t history = 0) const;
+  /// Throw unless these are int64 of tokens or actions that exist: TypeError or IndexError.
+  void check_tokens(const at::Tensor& tokens) const;
+  void check_actions(const at::Tensor& actions) const;
   /// Logits (...,K) of features (...,E).
-  at::Tensor logits(const at::Tensor& features) { return head_->forward(features); }
+  at::Tensor logits(const at::Tensor& features);
 
   /// Starts token embeddings and output layer from the tokenizer's codebook (K,D), so that similar tokens
   /// start alike.
@@ -74,13 +80,15 @@ class DynamicsModelImpl : public torch::nn::Module {
   const config::DynamicsConfig& config() const { return config_; }
 
  private:
+  void check_device(const at::Tensor& input, const char* what) const;
   void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
                    nn::TemporalCache* cache);
   at::Tensor only_frame_tokens(const at::Tensor& x) const;
   /// What cross-attention looks at: embeddings of actions and of when they were taken, (B,T,E).
   at::Tensor action_memory(const at::Tensor& leading, int64_t offset);
-  nn::AfterBlock cross_attention(const at::Tensor& action_memory, int64_t offset);
+  /// Of the last `frames` frames that the memory (B,T,E) holds actions to.
+  nn::AfterBlock cross_attention(const at::Tensor& action_memory, int64_t frames);
 
   config::DynamicsConfig config_;
   int64_t num_frames_, tokens_per_frame_, num_tokens_, num_actions_;

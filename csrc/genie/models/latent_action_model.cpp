@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "genie/models/transformer_factory.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::models {
@@ -12,8 +13,7 @@ ActionEncoderImpl::ActionEncoderImpl(const config::TransformerConfig& config, in
                                      const nn::PatchGrid& grid, int64_t code_dim) {
   embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
   embed_change_ = register_module("embed_change", torch::nn::Linear(grid.values(), config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   action_token_ = register_parameter("action_token", at::randn({config.dim}) * 0.02);
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid, 1));
   head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
@@ -21,6 +21,7 @@ ActionEncoderImpl::ActionEncoderImpl(const config::TransformerConfig& config, in
 }
 
 at::Tensor ActionEncoderImpl::forward(const at::Tensor& patches) {
+  nn::check_input("LatentActionModel", "video's patches", patches, embed_->weight.size(1), embed_->weight);
   const int64_t batch = patches.size(0), frames = patches.size(1), tokens = patches.size(2);
   const at::Tensor change = at::cat({at::zeros_like(patches.narrow(1, 0, 1)),
                                      patches.narrow(1, 1, frames - 1) - patches.narrow(1, 0, frames - 1)},
@@ -36,14 +37,14 @@ FramePredictorImpl::FramePredictorImpl(const config::TransformerConfig& config, 
                                        const nn::PatchGrid& grid, int64_t code_dim) {
   embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
   embed_action_ = register_module("embed_action", torch::nn::Linear(code_dim, config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
 }
 
 at::Tensor FramePredictorImpl::forward(const at::Tensor& patches, const at::Tensor& codes) {
+  nn::check_input("LatentActionModel", "video's patches", patches, embed_->weight.size(1), embed_->weight);
   const at::Tensor x =
       position_->forward(embed_->forward(patches)) + embed_action_->forward(codes).unsqueeze(2);
   return head_->forward(transformer_->forward(x));
@@ -71,6 +72,15 @@ void LatentActionModelImpl::check_video(const at::Tensor& video) const {
 LatentActionOutput LatentActionModelImpl::forward(const at::Tensor& video, const at::Tensor& hidden) {
   check_video(video);
   const int64_t steps = video.size(1) - 1;
+  if (hidden.defined()) {
+    TORCH_CHECK_TYPE(hidden.scalar_type() == at::kBool, "LatentActionModel: expected bool hidden, got ",
+                     hidden.scalar_type());
+    TORCH_CHECK_VALUE(hidden.sizes() == at::IntArrayRef({video.size(0), steps, grid_.count()}),
+                      "LatentActionModel: expected hidden (B,T-1,N) = (", video.size(0), ",", steps, ",",
+                      grid_.count(), "), got ", hidden.sizes());
+    TORCH_CHECK_VALUE(hidden.device() == video.device(), "LatentActionModel: video is on ", video.device(),
+                      ", hidden on ", hidden.device());
+  }
   const at::Tensor patches = nn::patchify(video, grid_);
   LatentActionOutput out;
   out.previous = patches.narrow(1, 0, steps);
@@ -102,7 +112,8 @@ at::Tensor LatentActionModelImpl::predict(const at::Tensor& video, const at::Ten
 at::Tensor LatentActionModelImpl::infer(const at::Tensor& video) {
   check_video(video);
   at::NoGradGuard no_grad;
-  const at::Tensor encodings = encoder_->forward(nn::patchify(video, grid_)).to(at::kFloat);
+  const at::Tensor encodings =
+      encoder_->forward(nn::patchify(video, grid_)).to(quantizer_->codebook().scalar_type());
   return nn::nearest(encodings.flatten(0, 1), quantizer_->codebook())
       .view({video.size(0), video.size(1) - 1});
 }

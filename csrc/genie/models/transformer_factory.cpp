@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace genie::models {
 namespace {
@@ -30,6 +31,7 @@ nn::STTransformer make_transformer(const config::TransformerConfig& config, int6
   options.attn_drop_rate = config.attention_dropout;
   options.drop_path_rate = config.drop_path;
   options.gradient_checkpointing = config.gradient_checkpointing;
+  options.rotary_time = config.rotary_time();
   options.frame.rows = grid.rows();
   options.frame.columns = grid.columns();
   options.frame.vit5 = config.spatial_attention == "vit5";
@@ -43,6 +45,12 @@ nn::STTransformer make_transformer(const config::TransformerConfig& config, int6
         .residual_scale = config.area_residual_scale};
   }
   return nn::STTransformer(options);
+}
+
+nn::CombinedPositionalEmbedding make_position(const config::TransformerConfig& config, int64_t num_frames,
+                                              const nn::PatchGrid& grid) {
+  const auto frames = config.rotary_time() ? std::nullopt : std::optional(num_frames);
+  return nn::CombinedPositionalEmbedding(frames, grid.rows(), grid.columns(), config.dim);
 }
 
 void initialize_weights(torch::nn::Module& module, int64_t depth) {

@@ -9,6 +9,7 @@
 
 #include "genie/models/transformer_factory.h"
 #include "genie/nn/autocast.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::models {
@@ -25,8 +26,7 @@ void zero_(torch::nn::Linear& linear) {
 VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
   embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
@@ -37,6 +37,7 @@ VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int6
 }
 
 at::Tensor VideoEncoderImpl::forward(const at::Tensor& patches) {
+  nn::check_input("VideoTokenizer", "video's patches", patches, embed_->weight.size(1), embed_->weight);
   const at::Tensor encoded =
       head_->forward(transformer_->forward(position_->forward(embed_->forward(patches))));
   return linear_ ? linear_->forward(patches) + encoded : encoded;
@@ -45,8 +46,7 @@ at::Tensor VideoEncoderImpl::forward(const at::Tensor& patches) {
 VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
   embed_ = register_module("embed", torch::nn::Linear(code_dim, config.dim));
-  position_ = register_module(
-      "position", nn::CombinedPositionalEmbedding(num_frames, grid.rows(), grid.columns(), config.dim));
+  position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
   head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
@@ -57,8 +57,15 @@ VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int6
 }
 
 at::Tensor VideoDecoderImpl::forward(const at::Tensor& codes) {
+  nn::check_input("VideoTokenizer", "codes", codes, embed_->weight.size(1), embed_->weight);
   const at::Tensor decoded =
       head_->forward(transformer_->forward(position_->forward(embed_->forward(codes))));
+  return linear_ ? linear_->forward(codes) + decoded : decoded;
+}
+
+at::Tensor VideoDecoderImpl::forward_cached(const at::Tensor& codes, nn::TemporalCache& cache) {
+  const at::Tensor x = position_->forward(embed_->forward(codes), cache.length());
+  const at::Tensor decoded = head_->forward(transformer_->forward_cached(x, cache));
   return linear_ ? linear_->forward(codes) + decoded : decoded;
 }
 
@@ -88,15 +95,34 @@ TokenizerOutput VideoTokenizerImpl::forward(const at::Tensor& video) {
 }
 
 at::Tensor VideoTokenizerImpl::encode(const at::Tensor& video) {
-  const at::Tensor encodings = encoder_->forward(nn::patchify(video, grid_)).to(at::kFloat);
+  const at::Tensor encodings =
+      encoder_->forward(nn::patchify(video, grid_)).to(quantizer_->codebook().scalar_type());
   return nn::nearest(encodings.flatten(0, 2), quantizer_->codebook())
       .view({video.size(0), video.size(1), grid_.count()});
 }
 
-at::Tensor VideoTokenizerImpl::decode(const at::Tensor& tokens) {
+at::Tensor VideoTokenizerImpl::lookup(const at::Tensor& tokens) {
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == grid_.count(),
                     "VideoTokenizer.decode: expected tokens (B,T,", grid_.count(), "), got ", tokens.sizes());
-  return nn::unpatchify(decoder_->forward(quantizer_->lookup(tokens)).to(at::kFloat), grid_).clamp(0, 1);
+  return quantizer_->lookup(tokens);
+}
+
+at::Tensor VideoTokenizerImpl::to_video(const at::Tensor& patches) const {
+  return nn::unpatchify(patches.to(at::kFloat), grid_).clamp(0, 1);
+}
+
+at::Tensor VideoTokenizerImpl::decode(const at::Tensor& tokens) {
+  return to_video(decoder_->forward(lookup(tokens)));
+}
+
+at::Tensor VideoTokenizerImpl::decode_cached(const at::Tensor& tokens, nn::TemporalCache& cache) {
+  const at::Tensor video = to_video(decoder_->forward_cached(lookup(tokens), cache));
+  cache.commit(tokens.size(1));
+  return video;
+}
+
+nn::TemporalCache VideoTokenizerImpl::make_decoder_cache(int64_t history) const {
+  return nn::TemporalCache(config_.decoder.depth, num_frames_, config_.decoder.rotary_time() ? history : 0);
 }
 
 void VideoTokenizerImpl::initialize_from(const at::Tensor& video, uint64_t seed) {

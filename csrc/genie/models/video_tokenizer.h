@@ -39,6 +39,9 @@ class VideoDecoderImpl : public torch::nn::Module {
   VideoDecoderImpl(const config::TransformerConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                    int64_t code_dim, bool linear_path);
   at::Tensor forward(const at::Tensor& codes_BTND);
+  /// forward() of new frames behind those committed to the cache, without computing those again; T_new is 1
+  /// unless the cache is empty. cache.commit(T_new) keeps the new ones.
+  at::Tensor forward_cached(const at::Tensor& codes_BTND, nn::TemporalCache& cache);
   torch::nn::Linear& linear() { return linear_; }
 
  private:
@@ -68,8 +71,15 @@ class VideoTokenizerImpl : public torch::nn::Module {
   TokenizerOutput forward(const at::Tensor& video_BTCHW);
   /// video (B,T,3,H,W) in [0,1] to tokens int64 (B,T,N). Frame t's tokens depend on frames up to t.
   at::Tensor encode(const at::Tensor& video_BTCHW);
-  /// tokens int64 (B,T,N) to video (B,T,3,H,W) in [0,1]. Frame t depends on tokens up to t.
+  /// tokens int64 (B,T,N) to video (B,T,3,H,W) in [0,1]. Frame t depends on tokens up to t. With rotary time
+  /// positions T may be any here and in encode(); a layer's frame then sees the last num_frames() frames.
   at::Tensor decode(const at::Tensor& tokens_BTN);
+  /// decode() of frames that follow those committed to the cache, to which they are added; T_new is 1 unless
+  /// the cache is empty.
+  at::Tensor decode_cached(const at::Tensor& tokens_BTN, nn::TemporalCache& cache);
+  /// An empty cache for decode_cached. With rotary time positions it takes any number of frames and can go
+  /// back by `history`, else num_frames() of them.
+  nn::TemporalCache make_decoder_cache(int64_t history = 0) const;
 
   /// Fits the linear path (PCA of patches) and the codebook (k-means of its encodings) to sample video
   /// (B,T,3,H,W). Does nothing with initialization "random".
@@ -81,6 +91,9 @@ class VideoTokenizerImpl : public torch::nn::Module {
   const config::TokenizerConfig& config() const { return config_; }
 
  private:
+  at::Tensor lookup(const at::Tensor& tokens);
+  at::Tensor to_video(const at::Tensor& patches) const;
+
   config::TokenizerConfig config_;
   int64_t num_frames_;
   nn::PatchGrid grid_;

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "genie/nn/input_check.h"
+
 namespace genie::nn {
 
 AreaBlockImpl::AreaBlockImpl(const AreaBlockOptions& options) {
@@ -10,8 +12,8 @@ AreaBlockImpl::AreaBlockImpl(const AreaBlockOptions& options) {
   norm1_ = register_module("norm1", norm());
   attn_ = register_module("attn", FrameAreaAttention(options.attention));
   norm2_ = register_module("norm2", norm());
-  mlp_ = register_module("mlp", STMLP(dim, static_cast<int64_t>(static_cast<double>(dim) * options.mlp_ratio),
-                                      dim, "gelu", options.drop));
+  mlp_ = register_module(
+      "mlp", STMLP(dim, mlp_width("AreaBlock", dim, options.mlp_ratio), dim, "gelu", options.drop));
   drop_path_ = register_module("drop_path", DropPath(options.drop_path));
 }
 

@@ -4,18 +4,28 @@
 
 #include <algorithm>
 
+#include "genie/ops/rope/rope.h"
+
 namespace genie::nn {
+
+void check_splits(const char* module, const AreaSplits& splits) {
+  constexpr int64_t kMost = 1024;
+  TORCH_CHECK_VALUE(
+      splits.spatial >= 1 && splits.temporal >= 1 && splits.spatial <= kMost && splits.temporal <= kMost,
+      module, ": spatial_splits and temporal_splits must be at least 1 and at most ", kMost, ", got ",
+      splits.spatial, " and ", splits.temporal);
+}
 
 at::Tensor area_ids(const at::Tensor& ids, std::optional<int64_t> frames, int64_t height, int64_t width,
                     const AreaSplits& splits) {
   TORCH_CHECK_TYPE(ids.scalar_type() == at::kLong, "area_ids: expected int64 token ids, got ",
                    ids.scalar_type());
-  for (const int64_t side : {frames.value_or(1), height, width, splits.spatial, splits.temporal}) {
-    TORCH_CHECK_VALUE(side >= 1 && side <= kMaxGridSide,
-                      "area_ids: T, H_patches, W_patches and the splits must be between 1 and ", kMaxGridSide,
-                      ", got T=", frames.value_or(1), ", H_patches=", height, ", W_patches=", width,
-                      ", spatial_splits=", splits.spatial, ", temporal_splits=", splits.temporal);
+  for (const int64_t side : {frames.value_or(1), height, width}) {
+    TORCH_CHECK_VALUE(side >= 1 && side <= ops::kMaxGridSide,
+                      "area_ids: T, H_patches and W_patches must be between 1 and ", ops::kMaxGridSide,
+                      ", got T=", frames.value_or(1), ", H_patches=", height, ", W_patches=", width);
   }
+  check_splits("area_ids", splits);
   if (ids.numel() == 0) return at::zeros_like(ids);
   const at::Tensor frame = at::floor_divide(ids, height * width);
   const at::Tensor row = at::floor_divide(at::remainder(ids, height * width), width);

@@ -7,15 +7,15 @@
 
 namespace genie::nn {
 
-/// More frames, rows or columns than any grid has; products of two of them don't overflow.
-constexpr int64_t kMaxGridSide = int64_t{1} << 30;
-
 /// How a space-time grid is cut into areas: bands of frames times bands of rows (columns are not cut).
 struct AreaSplits {
   int64_t spatial = 2;
   int64_t temporal = 2;
   int64_t count() const { return spatial * temporal; }
 };
+
+/// Throws ValueError unless both splits are 1..1024: memory is taken for each area, also for empty ones.
+void check_splits(const char* module, const AreaSplits& splits);
 
 /// The area of each token id (t height + row) width + column: min(t / max(1, frames / temporal), temporal -
 /// 1) * spatial + min(row / max(1, height / spatial), spatial - 1). `ids` int64 of any shape; the result has

@@ -38,7 +38,8 @@ class GeneratorStateScope {
 /// What backward needs to run the function as forward did.
 struct Recompute : torch::CustomClassHolder {
   std::function<at::Tensor(const at::Tensor&)> function;
-  std::vector<at::Tensor> parameters;
+  std::function<std::vector<at::Tensor>()> current_parameters;
+  std::vector<at::Tensor> parameters;  // those of forward
   at::Tensor generator_state;
   SampleSeeds seeds;
   at::ScalarType autocast_dtype = at::kFloat;  // float32 where autocast is off
@@ -68,6 +69,14 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     const auto saved = ctx->get_saved_variables();  // throws where a parameter has changed since
     const auto recompute =
         c10::static_intrusive_pointer_cast<Recompute>(ctx->saved_data["recompute"].toCapsule());
+    const auto current = recompute->current_parameters();
+    for (size_t i = 0; i < current.size(); ++i) {
+      TORCH_CHECK(
+          current[i].is_same(recompute->parameters[i]),
+          "gradient checkpointing: a parameter was exchanged between forward and backward, which would "
+          "compute the layer again with the new one; call backward before the next forward, or turn "
+          "gradient checkpointing off");
+    }
     at::AutoGradMode with_grad(true);
     const at::Tensor input = saved[0].detach().requires_grad_(saved[0].requires_grad());
     at::Tensor output;
@@ -97,11 +106,13 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
 }  // namespace
 
 at::Tensor checkpoint(std::function<at::Tensor(const at::Tensor&)> function, const at::Tensor& input,
-                      const std::vector<at::Tensor>& parameters) {
+                      std::function<std::vector<at::Tensor>()> parameters) {
   if (!at::GradMode::is_enabled()) return function(input);
   auto recompute = c10::make_intrusive<Recompute>();
   recompute->function = std::move(function);
-  return CheckpointFunction::apply(input, at::TensorList(parameters), recompute);
+  recompute->current_parameters = std::move(parameters);
+  const std::vector<at::Tensor> used = recompute->current_parameters();
+  return CheckpointFunction::apply(input, at::TensorList(used), recompute);
 }
 
 }  // namespace genie::nn

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/nn/init.h>
 
+#include "genie/nn/input_check.h"
 #include "genie/nn/rms_norm.h"
 
 namespace genie::nn {
@@ -42,6 +43,8 @@ at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& im
   TORCH_CHECK_VALUE(image_features.dim() == 3 && image_features.size(2) == options_.dim,
                     "CrossAttention: expected image_features (B,N,", options_.dim, "), got ",
                     image_features.sizes());
+  check_dtype_and_device("CrossAttention", "x", x, q_proj_->weight);
+  check_dtype_and_device("CrossAttention", "image_features", image_features, q_proj_->weight);
   TORCH_CHECK_VALUE(image_features.size(0) == x.size(0), "CrossAttention: x holds ", x.size(0),
                     " samples, image_features ", image_features.size(0));
   TORCH_CHECK_VALUE(image_features.size(1) >= 1, "CrossAttention: image_features hold no tokens");
@@ -106,6 +109,7 @@ CrossAttentionBlockImpl::CrossAttentionBlockImpl(const CrossAttentionBlockOption
 
 at::Tensor CrossAttentionBlockImpl::forward(const at::Tensor& x, const at::Tensor& image_features,
                                             const std::optional<at::Tensor>& image_mask) {
+  check_input("CrossAttentionBlock", "x", x, attn_->dim(), attn_->weight());
   const at::Tensor attended = x + attn_->forward(attn_norm_.forward(x), image_features, image_mask);
   return attended + mlp_->forward(mlp_norm_.forward(attended));
 }

@@ -30,6 +30,8 @@ class CrossAttentionImpl : public torch::nn::Module {
   /// (B,S,dim).
   at::Tensor forward(const at::Tensor& x, const at::Tensor& image_features,
                      const std::optional<at::Tensor>& image_mask = std::nullopt);
+  int64_t dim() const { return options_.dim; }
+  const at::Tensor& weight() const { return q_proj_->weight; }
 
  private:
   CrossAttentionOptions options_;

@@ -14,6 +14,7 @@ FrameAreaAttentionImpl::FrameAreaAttentionImpl(const FrameAreaAttentionOptions& 
       rows_(options.rows),
       columns_(options.columns),
       num_frames_(options.num_frames),
+      endless_(options.endless),
       areas_per_frame_(std::min(splits().spatial, options.rows)),
       temporal_areas_(std::min(splits().temporal, options.num_frames)) {
   TORCH_CHECK_VALUE(rows_ >= 1 && columns_ >= 1 && num_frames_ >= 1,
@@ -26,14 +27,15 @@ int64_t FrameAreaAttentionImpl::first_row(int64_t area) const {
 }
 
 int64_t FrameAreaAttentionImpl::temporal_area(int64_t frame) const {
-  return std::min(frame / std::max<int64_t>(1, num_frames_ / splits().temporal), temporal_areas_ - 1);
+  const int64_t area = frame / std::max<int64_t>(1, num_frames_ / splits().temporal);
+  return endless_ ? area : std::min(area, temporal_areas_ - 1);
 }
 
 void FrameAreaAttentionImpl::check_input(const at::Tensor& x, int64_t offset) const {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(2) >= rows_ * columns_ && x.size(3) == options().dim,
                     "FrameAreaAttention: expected (B,T,N,", options().dim, ") with N >= ", rows_ * columns_,
                     ", got ", x.sizes());
-  TORCH_CHECK_VALUE(offset + x.size(1) <= num_frames_, "FrameAreaAttention: ", offset + x.size(1),
+  TORCH_CHECK_VALUE(endless_ || offset + x.size(1) <= num_frames_, "FrameAreaAttention: ", offset + x.size(1),
                     " frames, but the areas divide clips of ", num_frames_);
 }
 
@@ -128,12 +130,13 @@ at::Tensor FrameAreaAttentionImpl::attend_area(const Heads& heads, const Tempora
   while (first > 0 && temporal_area(first - 1) == temporal_area(frame)) --first;
   const at::Tensor q =
       at::cat({heads.q.narrow(1, begin, count), heads.q.narrow(1, patches, further)}, 1).transpose(1, 2);
-  // (B,N,H,T,d) to (B,H,tokens of the area,d).
+  // (B,N,T,H,d) to (B,H,tokens of the area,d); T ends with this frame.
   const auto seen = [&](const at::Tensor& t) {
-    const at::Tensor recent = t.narrow(3, first, frame + 1 - first);
+    const int64_t frames = frame + 1 - first;
+    const at::Tensor recent = t.narrow(2, t.size(2) - frames, frames);
     return at::cat({recent.narrow(1, begin, count), recent.narrow(1, patches, further)}, 1)
-        .transpose(1, 2)
-        .flatten(2, 3);
+        .flatten(1, 2)
+        .transpose(1, 2);
   };
   return at::scaled_dot_product_attention(q, seen(past.keys), seen(past.values), {}, 0.0, false, scale_)
       .transpose(1, 2);
@@ -145,9 +148,9 @@ at::Tensor FrameAreaAttentionImpl::forward_cached(const at::Tensor& x, TemporalC
   TORCH_CHECK(frames == 1 || offset == 0, "FrameAreaAttention: ", frames,
               " new frames at once need an empty cache, it holds ", offset);
   const Heads heads = project_frames(x, offset);
-  const auto past =
-      cache.write(layer, heads.k.unflatten(1, {frames, tokens}), heads.v.unflatten(1, {frames, tokens}));
+  cache.write(layer, heads.k.unflatten(1, {frames, tokens}), heads.v.unflatten(1, {frames, tokens}));
   if (frames > 1) return merge(attend(heads, frames, /*causal=*/true));
+  const auto past = cache.seen(layer);
   std::vector<at::Tensor> patch_results;
   at::Tensor further_results;
   for (int64_t area = 0; area < areas_per_frame_; ++area) {

@@ -17,6 +17,7 @@ struct FrameAreaAttentionOptions {
   RoPEAreaAttentionOptions area;  ///< is_causal is not used: forward() is told
   int64_t rows = 0, columns = 0;  ///< patches of a frame
   int64_t num_frames = 0;         ///< frames of a whole clip; the temporal areas divide these
+  bool endless = false;           ///< clips may be longer: areas of that length follow one another
 };
 
 /// Area attention over frames of patches and further tokens (actions, CLS, registers), causal by frame: a
@@ -53,6 +54,7 @@ class FrameAreaAttentionImpl : public RoPEAreaAttentionImpl {
   int64_t temporal_area(int64_t frame) const;
 
   int64_t rows_, columns_, num_frames_;
+  bool endless_;
   int64_t areas_per_frame_, temporal_areas_;  // that can hold anything
   std::mutex layouts_mutex_;                  // forward may run in several threads
   std::map<std::pair<int64_t, int64_t>, Layout> layouts_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "genie/nn/dropout.h"
+#include "genie/nn/input_check.h"
 
 namespace genie::nn {
 
@@ -14,12 +15,16 @@ STMLPImpl::STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_f
     : act_layer_(std::move(act_layer)), drop_(drop) {
   TORCH_CHECK_VALUE(act_layer_ == "gelu" || act_layer_ == "silu" || act_layer_ == "relu",
                     "STMLP: act_layer must be gelu, silu or relu, got '", act_layer_, "'");
-  TORCH_CHECK_VALUE(drop >= 0 && drop < 1, "STMLP: drop must be in [0, 1), got ", drop);
+  check_rates("STMLP", {{"drop", drop}});
+  TORCH_CHECK_VALUE(in_features >= 1 && hidden_features >= 1 && out_features >= 1,
+                    "STMLP: in_features, hidden_features and out_features must be at least 1, got ",
+                    in_features, ", ", hidden_features, " and ", out_features);
   fc1_ = register_module("fc1", torch::nn::Linear(in_features, hidden_features));
   fc2_ = register_module("fc2", torch::nn::Linear(hidden_features, out_features));
 }
 
 at::Tensor STMLPImpl::forward(const at::Tensor& x) {
+  check_input("STMLP", "x", x, fc1_->weight.size(1), fc1_->weight);
   at::Tensor hidden = fc1_->forward(x);
   hidden = act_layer_ == "gelu"   ? at::gelu(hidden)
            : act_layer_ == "silu" ? at::silu(hidden)
@@ -29,12 +34,14 @@ at::Tensor STMLPImpl::forward(const at::Tensor& x) {
 }
 
 DropPathImpl::DropPathImpl(double drop_prob) : drop_prob_(drop_prob) {
-  TORCH_CHECK_VALUE(drop_prob >= 0 && drop_prob < 1, "DropPath: drop_prob must be in [0, 1), got ",
-                    drop_prob);
+  check_rates("DropPath", {{"drop_prob", drop_prob}});
 }
 
 at::Tensor DropPathImpl::forward(const at::Tensor& x) {
   if (drop_prob_ == 0 || !is_training()) return x;
+  TORCH_CHECK_VALUE(x.dim() >= 1, "DropPath: expected samples (B,...), got a scalar");
+  TORCH_CHECK_TYPE(x.is_floating_point(), "DropPath: expected a floating-point tensor, got ",
+                   x.scalar_type());
   std::vector<int64_t> shape(x.dim(), 1);
   shape[0] = x.size(0);
   return x * keep_mask(shape, 1 - drop_prob_, x.options());

@@ -16,6 +16,7 @@ class STMLPImpl : public torch::nn::Module {
   STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_features,
             std::string act_layer = "gelu", double drop = 0);
   at::Tensor forward(const at::Tensor& x);
+  const at::Tensor& weight() const { return fc1_->weight; }  ///< (hidden_features,in_features)
 
  private:
   std::string act_layer_;

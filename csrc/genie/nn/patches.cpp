@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "genie/nn/input_check.h"
+
 namespace genie::nn {
 
 at::Tensor patchify(const at::Tensor& video, const PatchGrid& grid) {
@@ -45,7 +47,9 @@ PatchEmbeddingImpl::PatchEmbeddingImpl(int64_t height, int64_t width, int64_t pa
 }
 
 at::Tensor PatchEmbeddingImpl::forward(const at::Tensor& video) {
-  return proj_->forward(patchify(video, grid_));
+  const at::Tensor patches = patchify(video, grid_);
+  check_dtype_and_device("PatchEmbedding", "video", video, proj_->weight);
+  return proj_->forward(patches);
 }
 
 }  // namespace genie::nn

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/nn/init.h>
 
+#include "genie/nn/input_check.h"
+
 namespace genie::nn {
 namespace {
 constexpr double kInitStd = 0.02;
@@ -23,6 +25,7 @@ at::Tensor SpatialPositionalEmbeddingImpl::forward(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(2) == places && x.size(3) == row_.size(2),
                     "SpatialPositionalEmbedding: expected (B,T,", places, ",", row_.size(2), "), got ",
                     x.sizes());
+  check_dtype_and_device("SpatialPositionalEmbedding", "x", x, row_);
   return x + table();
 }
 
@@ -38,15 +41,17 @@ TemporalPositionalEmbeddingImpl::TemporalPositionalEmbeddingImpl(int64_t max_fra
 }
 
 at::Tensor TemporalPositionalEmbeddingImpl::table(int64_t frames, int64_t offset) const {
-  TORCH_CHECK_VALUE(offset >= 0 && frames >= 0 && offset + frames <= frame_.size(0),
-                    "TemporalPositionalEmbedding: frames ", offset, " to ", offset + frames,
-                    " asked for, there are ", frame_.size(0), "; use a shorter clip");
+  TORCH_CHECK_VALUE(
+      offset >= 0 && frames >= 0 && frames <= frame_.size(0) && offset <= frame_.size(0) - frames,
+      "TemporalPositionalEmbedding: ", frames, " frames from number ", offset, " asked for, there are ",
+      frame_.size(0), "; use a shorter clip");
   return frame_.narrow(0, offset, frames);
 }
 
 at::Tensor TemporalPositionalEmbeddingImpl::forward(const at::Tensor& x, int64_t offset) {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(3) == frame_.size(1),
                     "TemporalPositionalEmbedding: expected (B,T,N,", frame_.size(1), "), got ", x.sizes());
+  check_dtype_and_device("TemporalPositionalEmbedding", "x", x, frame_);
   return x + table(x.size(1), offset).unsqueeze(1);
 }
 
@@ -54,14 +59,14 @@ void TemporalPositionalEmbeddingImpl::rebind(const std::string&, const at::Tenso
   frame_ = tensor;
 }
 
-CombinedPositionalEmbeddingImpl::CombinedPositionalEmbeddingImpl(int64_t max_frames, int64_t rows,
-                                                                 int64_t columns, int64_t dim) {
+CombinedPositionalEmbeddingImpl::CombinedPositionalEmbeddingImpl(std::optional<int64_t> max_frames,
+                                                                 int64_t rows, int64_t columns, int64_t dim) {
   spatial_ = register_module("spatial", SpatialPositionalEmbedding(rows, columns, dim));
-  temporal_ = register_module("temporal", TemporalPositionalEmbedding(max_frames, dim));
+  if (max_frames) temporal_ = register_module("temporal", TemporalPositionalEmbedding(*max_frames, dim));
 }
 
 at::Tensor CombinedPositionalEmbeddingImpl::forward(const at::Tensor& x, int64_t frame_offset) {
-  return spatial_->forward(temporal_->forward(x, frame_offset));
+  return spatial_->forward(temporal_ ? temporal_->forward(x, frame_offset) : x);
 }
 
 }  // namespace genie::nn

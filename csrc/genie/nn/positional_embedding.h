@@ -4,6 +4,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "genie/nn/rebindable.h"
@@ -40,10 +41,12 @@ class TemporalPositionalEmbeddingImpl : public torch::nn::Module, public Rebinda
 };
 TORCH_MODULE(TemporalPositionalEmbedding);
 
-/// Spatial and temporal embedding together: x (B,T,N,dim) plus both.
+/// Spatial and temporal embedding together: x (B,T,N,dim) plus both. Without `max_frames` the spatial one
+/// alone.
 class CombinedPositionalEmbeddingImpl : public torch::nn::Module {
  public:
-  CombinedPositionalEmbeddingImpl(int64_t max_frames, int64_t rows, int64_t columns, int64_t dim);
+  CombinedPositionalEmbeddingImpl(std::optional<int64_t> max_frames, int64_t rows, int64_t columns,
+                                  int64_t dim);
   at::Tensor forward(const at::Tensor& x, int64_t frame_offset = 0);
 
  private:

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "genie/nn/dropout.h"
+#include "genie/nn/input_check.h"
 #include "genie/ops/area_attention/area_attention.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/rope/rope.h"
@@ -13,19 +14,11 @@
 namespace genie::nn {
 
 RoPEAttentionImpl::RoPEAttentionImpl(const RoPEAttentionOptions& options) : options_(options) {
-  TORCH_CHECK_VALUE(options.dim >= 1 && options.num_heads >= 1,
-                    "RoPEAttention: dim and num_heads must be at least 1, got dim=", options.dim,
-                    ", num_heads=", options.num_heads);
-  TORCH_CHECK_VALUE(options.head_dim > 0 || options.dim % options.num_heads == 0,
-                    "RoPEAttention: dim=", options.dim, " is not divisible by num_heads=", options.num_heads);
+  head_dim_ =
+      check_heads("RoPEAttention", options.dim, options.num_heads, options.head_dim, options.qk_scale);
+  check_rates("RoPEAttention", {{"attn_drop", options.attn_drop}, {"proj_drop", options.proj_drop}});
   TORCH_CHECK_VALUE(options.grid_size >= 1, "RoPEAttention: grid_size must be at least 1, got ",
                     options.grid_size);
-  for (const double rate : {options.attn_drop, options.proj_drop}) {
-    TORCH_CHECK_VALUE(rate >= 0 && rate < 1,
-                      "RoPEAttention: dropout rates must be in [0, 1), got attn_drop=", options.attn_drop,
-                      ", proj_drop=", options.proj_drop);
-  }
-  head_dim_ = options.head_dim > 0 ? options.head_dim : options.dim / options.num_heads;
   scale_ = options.qk_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim_)));
   const int64_t inner = head_dim_ * options.num_heads;
   qkv_ = register_module(
@@ -36,15 +29,16 @@ RoPEAttentionImpl::RoPEAttentionImpl(const RoPEAttentionOptions& options) : opti
 RoPEAttentionImpl::Positions RoPEAttentionImpl::resolve(const at::Tensor& x, const TokenGrid& grid) const {
   TORCH_CHECK_VALUE(x.dim() == 3 && x.size(2) == options_.dim, "RoPEAttention: expected x (B,N,",
                     options_.dim, "), got ", x.sizes());
+  check_dtype_and_device("RoPEAttention", "x", x, qkv_->weight);
   TORCH_CHECK_VALUE(grid.height.has_value() == grid.width.has_value(),
                     "RoPEAttention: H_patches and W_patches belong together; give both or neither");
   Positions result{.ids = {},
                    .frames = grid.frames,
                    .height = grid.height.value_or(options_.grid_size),
                    .width = grid.width.value_or(options_.grid_size)};
-  TORCH_CHECK_VALUE(result.height <= kMaxGridSide && result.width <= kMaxGridSide &&
-                        result.frames.value_or(1) <= kMaxGridSide,
-                    "RoPEAttention: T, H_patches and W_patches must be at most ", kMaxGridSide, ", got ",
+  TORCH_CHECK_VALUE(result.height <= ops::kMaxGridSide && result.width <= ops::kMaxGridSide &&
+                        result.frames.value_or(1) <= ops::kMaxGridSide,
+                    "RoPEAttention: T, H_patches and W_patches must be at most ", ops::kMaxGridSide, ", got ",
                     result.frames.value_or(1), ", ", result.height, ", ", result.width);
   const int64_t per_frame = result.height * result.width;
   TORCH_CHECK_VALUE(result.height >= 1 && result.width >= 1 && result.frames.value_or(1) >= 1,
@@ -105,14 +99,14 @@ at::Tensor RoPEAttentionImpl::attend_dense(const Heads& heads, const at::Tensor&
         at::is_expandable_to(attn_mask->sizes(), {heads.q.size(0), options_.num_heads, tokens, tokens});
     TORCH_CHECK_VALUE(fits, "RoPEAttention: attn_mask must broadcast to (B,heads,N,N) = (", heads.q.size(0),
                       ",", options_.num_heads, ",", tokens, ",", tokens, "), got ", attn_mask->sizes());
-    const at::Tensor allowed = attn_mask->scalar_type() == at::kBool
-                                   ? *attn_mask
-                                   : attn_mask->ne(-std::numeric_limits<double>::infinity());
+    // With its last two dimensions, which sums over rows and keys need.
+    const at::Tensor given = at::atleast_2d(*attn_mask);
+    const bool is_bool = given.scalar_type() == at::kBool;
+    const at::Tensor allowed = is_bool ? given : given.ne(-std::numeric_limits<double>::infinity());
     const at::Tensor both = mask.defined() ? mask & allowed : allowed;
     rows_seeing = both.any(-1, true);
     const at::Tensor zero = at::zeros({}, heads.q.options());
-    const at::Tensor added =
-        attn_mask->scalar_type() == at::kBool ? zero : attn_mask->to(heads.q.scalar_type());
+    const at::Tensor added = is_bool ? zero : given.to(heads.q.scalar_type());
     mask = at::where(both | ~rows_seeing, at::where(rows_seeing, added, zero),
                      at::full({}, -std::numeric_limits<double>::infinity(), heads.q.options()));
   }
@@ -165,6 +159,7 @@ at::Tensor RoPEAttentionImpl::forward_segments(const at::Tensor& x, const at::Te
                                                int64_t max_seqlen) {
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == options_.dim, "RoPEAttention: expected x (total,",
                     options_.dim, "), got ", x.sizes());
+  check_dtype_and_device("RoPEAttention", "x", x, qkv_->weight);
   TORCH_CHECK_VALUE(!options_.is_causal && (!is_training() || options_.attn_drop == 0),
                     "RoPEAttention: segments take neither is_causal nor attention dropout");
   const Heads heads = project(x.unsqueeze(0), positions, height, width);
@@ -175,15 +170,16 @@ at::Tensor RoPEAttentionImpl::forward_segments(const at::Tensor& x, const at::Te
 
 RoPEAreaAttentionImpl::RoPEAreaAttentionImpl(const RoPEAreaAttentionOptions& options)
     : RoPEAttentionImpl(options.attention), splits_{options.spatial_splits, options.temporal_splits} {
-  TORCH_CHECK_VALUE(splits_.spatial >= 1 && splits_.temporal >= 1,
-                    "RoPEAreaAttention: spatial_splits and temporal_splits must be at least 1, got ",
-                    splits_.spatial, " and ", splits_.temporal);
+  check_splits("RoPEAreaAttention", splits_);
+  TORCH_CHECK_VALUE(std::isfinite(options.residual_scale),
+                    "RoPEAreaAttention: residual_scale must be finite, got ", options.residual_scale);
   residual_scale_ = options.residual_scale;
 }
 
 at::Tensor RoPEAreaAttentionImpl::forward(const at::Tensor& x, const TokenGrid& grid,
                                           const std::optional<at::Tensor>& attn_mask) {
   const Positions at = resolve(x, grid);
+  if (x.size(1) == 0) return RoPEAttentionImpl::forward(x, grid, attn_mask);  // no token, no area
   const at::Tensor areas = area_ids(at.ids, at.frames, at.height, at.width, splits_);
   if (!fused(x, attn_mask)) {
     const at::Tensor same_area = (areas.unsqueeze(1) == areas.unsqueeze(2)).unsqueeze(1);

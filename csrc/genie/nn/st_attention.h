@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "genie/nn/temporal_cache.h"
 
@@ -20,6 +21,10 @@ struct STAttentionOptions {
   double attn_drop = 0;
   double proj_drop = 0;
   int64_t head_dim = 0;  ///< dim / num_heads where 0
+  /// Temporal attention turns queries and keys with the frame's number where above 0 (rotary positions, Su et
+  /// al. 2021, arXiv 2104.09864), and a frame sees so many frames, itself included. Needs a head_dim
+  /// divisible by 4.
+  int64_t rotary_window = 0;
 };
 
 /// What spatial and temporal attention share: packed projection, per-head LayerNorm of queries and keys (no
@@ -38,10 +43,18 @@ class STAttentionBase : public torch::nn::Module {
   at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
 
  private:
-  at::Tensor project(const at::Tensor& x);            // packed qkv (B,T,N,3,H,d)
-  at::Tensor normalized(const at::Tensor& qk) const;  // per-head LayerNorm
-  // With dropout, and where the fused op has no kernel.
+  at::Tensor project(const at::Tensor& x);  // packed qkv (B,T,N,3,H,d)
+  /// Per-head LayerNorm of queries or keys (B,T,N,...,d); with `turned`, and rotary positions, frame `first`
+  /// + t's angles on top.
+  at::Tensor normalized(const at::Tensor& qk, bool turned, int64_t first) const;
+  at::Tensor attention_of(const at::Tensor& qkv, Axis axis, bool causal) const;  // merged heads (B,T,N,H*d)
+  // With dropout, where the fused op has no kernel, and where a frame sees less than all before it.
   at::Tensor attend_unfused(const at::Tensor& qkv, Axis axis, bool causal, double drop) const;
+  /// The cosines and sines (frames,d) of frames first, first + 1, ...
+  std::pair<at::Tensor, at::Tensor> angles(int64_t first, int64_t frames,
+                                           const at::TensorOptions& options) const;
+  at::Tensor attend_past(const at::Tensor& qkv, TemporalCache& cache, int64_t layer) const;
+  at::Tensor attend_past_fused(const at::Tensor& qkv, TemporalCache& cache, int64_t layer) const;
 
   STAttentionOptions options_;
   int64_t head_dim_;

@@ -4,6 +4,7 @@
 
 #include "genie/nn/area_block.h"
 #include "genie/nn/checkpoint.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/rms_norm.h"
 
 namespace genie::nn {
@@ -24,8 +25,8 @@ STTransformerBlockImpl::STTransformerBlockImpl(const STBlockOptions& options) {
   norm1_temporal_ = add_norm("norm1_temporal");
   attn_temporal_ = register_module("attn_temporal", STTemporalAttention(options.attention));
   norm2_ = add_norm("norm2");
-  mlp_ = register_module(
-      "mlp", STMLP(dim, static_cast<int64_t>(dim * options.mlp_ratio), dim, options.act_layer, options.drop));
+  mlp_ = register_module("mlp", STMLP(dim, mlp_width("STTransformerBlock", dim, options.mlp_ratio), dim,
+                                      options.act_layer, options.drop));
   drop_path_ = register_module("drop_path", DropPath(options.drop_path));
 }
 
@@ -36,12 +37,18 @@ at::Tensor STTransformerBlockImpl::attend_in_frames(const at::Tensor& x) {
 
 at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
                                            std::optional<int64_t> num_frames) {
+  check_input("STTransformerBlock", "x", input, mlp_->weight().size(1), mlp_->weight());
+  TORCH_CHECK_VALUE(input.dim() == 3 || input.dim() == 4,
+                    "STTransformerBlock: expected (B,T,N,C) or (B,T*N,C), got ", input.sizes());
+  TORCH_CHECK_VALUE(input.dim() == 3 || num_frames.value_or(input.size(1)) == input.size(1),
+                    "STTransformerBlock: num_frames=", num_frames.value_or(0), ", but x has ", input.size(1),
+                    " frames: ", input.sizes());
   at::Tensor x = input;
   if (x.dim() == 3) {
     TORCH_CHECK_VALUE(num_frames && *num_frames >= 1 && x.size(1) % *num_frames == 0,
                       "STTransformerBlock: a (B,T*N,C) input needs num_frames that divides its ", x.size(1),
                       " tokens; or pass (B,T,N,C)");
-    x = x.view({x.size(0), *num_frames, -1, x.size(2)});
+    x = x.view({x.size(0), *num_frames, x.size(1) / *num_frames, x.size(2)});
   }
   x = x + drop_path_->forward(attend_in_frames(norm1_spatial_.forward(x)));
   x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_.forward(x), causal));
@@ -57,9 +64,14 @@ at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, Tempo
 }
 
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {
-  TORCH_CHECK_VALUE(options.depth >= 0 && options.num_patches_per_frame >= 1,
-                    "STTransformer: depth must be >= 0 and num_patches_per_frame >= 1, got ", options.depth,
-                    " and ", options.num_patches_per_frame);
+  TORCH_CHECK_VALUE(
+      options.depth >= 0 && options.num_patches_per_frame >= 1 && options.num_frames >= 1 && options.dim >= 1,
+      "STTransformer: depth must be >= 0; num_frames, num_patches_per_frame and dim at least 1; got depth=",
+      options.depth, ", num_frames=", options.num_frames,
+      ", num_patches_per_frame=", options.num_patches_per_frame, ", dim=", options.dim);
+  check_rates("STTransformer", {{"drop_rate", options.drop_rate},
+                                {"attn_drop_rate", options.attn_drop_rate},
+                                {"drop_path_rate", options.drop_path_rate}});
   if (options.frame.vit5) {
     cls_token_ = register_parameter("cls_token", at::randn({options.dim}) * 0.02);
     registers_ =
@@ -90,6 +102,7 @@ std::shared_ptr<VideoBlock> STTransformerImpl::make_block(int64_t layer) const {
     block.attention.rows = o.frame.rows;
     block.attention.columns = o.frame.columns;
     block.attention.num_frames = o.num_frames;
+    block.attention.endless = o.rotary_time;
     block.mlp_ratio = o.mlp_ratio;
     block.drop = o.drop_rate;
     block.drop_path = drop_path;
@@ -102,7 +115,8 @@ std::shared_ptr<VideoBlock> STTransformerImpl::make_block(int64_t layer) const {
                      .qk_scale = o.qk_scale,
                      .attn_drop = o.attn_drop_rate,
                      .proj_drop = o.drop_rate,
-                     .head_dim = o.head_dim};
+                     .head_dim = o.head_dim,
+                     .rotary_window = o.rotary_time ? o.num_frames : 0};
   block.mlp_ratio = o.mlp_ratio;
   block.drop = o.drop_rate;
   block.drop_path = drop_path;
@@ -138,11 +152,13 @@ void STTransformerImpl::rebind(const std::string& name, const at::Tensor& tensor
 at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, const AfterBlock& after_block) {
   TORCH_CHECK_VALUE(input.dim() == 3 || input.dim() == 4,
                     "STTransformer: expected (B,T,N,C) or (B,T*N,C), got ", input.sizes());
+  check_input("STTransformer", "x", input, options_.dim, norm_->weight);
   at::Tensor x = input;
   if (x.dim() == 3) {
     TORCH_CHECK_VALUE(x.size(1) % options_.num_patches_per_frame == 0, "STTransformer: ", x.size(1),
                       " tokens are no multiple of num_patches_per_frame=", options_.num_patches_per_frame);
-    x = x.view({x.size(0), -1, options_.num_patches_per_frame, x.size(2)});
+    const int64_t tokens = options_.num_patches_per_frame;
+    x = x.view({x.size(0), x.size(1) / tokens, tokens, x.size(2)});
   }
   const int64_t tokens = x.size(2);
   x = with_registers(x);
@@ -152,7 +168,7 @@ at::Tensor STTransformerImpl::forward(const at::Tensor& input, bool causal, cons
     const auto block = std::dynamic_pointer_cast<VideoBlock>(module);
     if (options_.gradient_checkpointing && is_training()) {
       x = checkpoint([block, causal](const at::Tensor& h) { return block->forward_frames(h, causal); }, x,
-                     block->parameters());
+                     [block] { return block->parameters(); });
     } else {
       x = block->forward_frames(x, causal);
     }

@@ -85,6 +85,7 @@ struct STTransformerOptions {
   bool gradient_checkpointing = false;
   int64_t head_dim = 0;
   FrameAttention frame = {};
+  bool rotary_time = false;  ///< rotary time positions; a frame sees num_frames frames, itself included
 };
 
 /// What a caller does to the tokens after layer `layer` (0-based); takes and returns (B,T,N,C).

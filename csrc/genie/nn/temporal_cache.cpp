@@ -2,17 +2,36 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace genie::nn {
+namespace {
+
+constexpr int64_t kKeysTime = 2;    // (B,N,T,H,d)
+constexpr int64_t kMemoryTime = 1;  // (B,T,...)
+
+}  // namespace
+
+TemporalCache::TemporalCache(int64_t num_layers, int64_t window, int64_t history)
+    : layers_(num_layers), window_(window), slots_(window + history) {
+  TORCH_CHECK(window >= 1 && history >= 0, "TemporalCache: window must be at least 1 and history 0, got ",
+              window, " and ", history);
+}
 
 void TemporalCache::commit(int64_t frames) {
-  TORCH_CHECK(frames >= 0 && length_ + frames <= capacity_, "TemporalCache: cannot commit ", frames,
-              " frames, ", length_, " of ", capacity_, " are in use");
   length_ += frames;
+  reached_ = std::max(reached_, length_);
+}
+
+bool TemporalCache::can_truncate(int64_t frames) const {
+  if (frames < 0 || frames > length_) return false;
+  const int64_t oldest = std::max<int64_t>(0, reached_ + 1 - slots_);  // one slot may be a frame under way
+  return frames == 0 || std::max<int64_t>(0, frames - window_ + 1) >= oldest;
 }
 
 void TemporalCache::truncate(int64_t frames) {
-  TORCH_CHECK(frames >= 0 && frames <= length_, "TemporalCache: cannot keep ", frames, " of ", length_,
-              " frames");
+  TORCH_CHECK(can_truncate(frames), "TemporalCache: cannot go back to ", frames, " of ", length_, " frames, ",
+              slots_, " are kept and ", window_, " seen");
   length_ = frames;
 }
 
@@ -27,39 +46,71 @@ TemporalCache TemporalCache::clone() const {
   return copy;
 }
 
-at::Tensor TemporalCache::write_memory(size_t slot, const at::Tensor& memory) {
-  const int64_t frames = memory.size(1);
-  TORCH_CHECK(length_ + frames <= capacity_, "TemporalCache: ", frames, " frames do not fit behind ", length_,
-              " of ", capacity_);
-  if (memories_.size() <= slot) memories_.resize(slot + 1);
-  at::Tensor& store = memories_[slot];
-  if (!store.defined() || store.size(0) != memory.size(0)) {
-    TORCH_CHECK(length_ == 0, "TemporalCache: batch size changed with ", length_, " frames in the cache");
-    std::vector<int64_t> shape = memory.sizes().vec();
-    shape[1] = capacity_;
-    store = at::empty(shape, memory.options());
+void TemporalCache::put(at::Tensor& ring, const at::Tensor& frames, int64_t time_axis) {
+  std::vector<int64_t> shape = frames.sizes().vec();
+  const int64_t count = shape[time_axis];
+  TORCH_CHECK(count == 1 || (length_ == 0 && count <= slots_), "TemporalCache: ", count,
+              " frames at once need an empty cache of that length, it holds ", length_, " of ", slots_);
+  shape[time_axis] = slots_;
+  if (!ring.defined() || ring.sizes() != shape || ring.scalar_type() != frames.scalar_type()) {
+    TORCH_CHECK(length_ == 0, "TemporalCache: shape or dtype changed with ", length_, " frames in the cache");
+    ring = at::empty(shape, frames.options().memory_format(c10::nullopt));
   }
-  store.narrow(1, length_, frames).copy_(memory);
-  return store.narrow(1, 0, length_ + frames);
+  ring.narrow(time_axis, slot(length_), count).copy_(frames);
 }
 
-TemporalCache::KeysValues TemporalCache::write(int64_t layer, const at::Tensor& keys,
-                                               const at::Tensor& values) {
-  const int64_t batch = keys.size(0), frames = keys.size(1), tokens = keys.size(2), heads = keys.size(3),
-                width = keys.size(4);
-  TORCH_CHECK(length_ + frames <= capacity_, "TemporalCache: ", frames, " frames do not fit behind ", length_,
-              " of ", capacity_);
+at::Tensor TemporalCache::in_order(const at::Tensor& ring, int64_t time_axis, int64_t end) const {
+  const int64_t first = slot(first_seen()), count = end - first_seen(),
+                head = std::min(count, slots_ - first);
+  if (head == count) return ring.narrow(time_axis, first, count);
+  return at::cat({ring.narrow(time_axis, first, head), ring.narrow(time_axis, 0, count - head)}, time_axis);
+}
+
+void TemporalCache::write(int64_t layer, const at::Tensor& keys, const at::Tensor& values) {
   KeysValues& store = layers_.at(layer);
-  if (!store.keys.defined() || store.keys.size(0) != batch ||
-      store.keys.scalar_type() != keys.scalar_type()) {
-    TORCH_CHECK(length_ == 0, "TemporalCache: batch size or dtype changed with ", length_,
-                " frames in the cache");
-    store.keys = at::empty({batch, tokens, heads, capacity_, width}, keys.options());
-    store.values = at::empty_like(store.keys);
+  put(store.keys, keys.transpose(1, 2), kKeysTime);
+  put(store.values, values.transpose(1, 2), kKeysTime);
+}
+
+TemporalCache::KeysValues TemporalCache::seen(int64_t layer) const {
+  const KeysValues& store = layers_.at(layer);
+  return {in_order(store.keys, kKeysTime, length_ + 1), in_order(store.values, kKeysTime, length_ + 1)};
+}
+
+const TemporalCache::KeysValues& TemporalCache::ring(int64_t layer, at::IntArrayRef shape,
+                                                     const at::TensorOptions& options) {
+  KeysValues& store = layers_.at(layer);
+  const std::vector<int64_t> wanted = {shape[0], shape[1], slots_, shape[2], shape[3]};
+  if (!store.keys.defined() || store.keys.sizes() != wanted ||
+      store.keys.scalar_type() != options.dtype().toScalarType()) {
+    TORCH_CHECK(length_ == 0, "TemporalCache: shape or dtype changed with ", length_, " frames in the cache");
+    store = {at::empty(wanted, options), at::empty(wanted, options)};
   }
-  store.keys.narrow(3, length_, frames).copy_(keys.permute({0, 2, 3, 1, 4}));
-  store.values.narrow(3, length_, frames).copy_(values.permute({0, 2, 3, 1, 4}));
-  return {store.keys.narrow(3, 0, length_ + frames), store.values.narrow(3, 0, length_ + frames)};
+  return store;
+}
+
+at::Tensor TemporalCache::write_memory(size_t kind, const at::Tensor& memory) {
+  if (memories_.size() <= kind) memories_.resize(kind + 1);
+  put(memories_[kind], memory, kMemoryTime);
+  return in_order(memories_[kind], kMemoryTime, length_ + memory.size(kMemoryTime));
+}
+
+std::vector<at::Tensor> TemporalCache::tensors() const {
+  std::vector<at::Tensor> all;
+  for (const auto& layer : layers_) all.insert(all.end(), {layer.keys, layer.values});
+  all.insert(all.end(), memories_.begin(), memories_.end());
+  return all;
+}
+
+void TemporalCache::restore(const std::vector<at::Tensor>& tensors, int64_t length, int64_t reached) {
+  TORCH_CHECK(tensors.size() >= 2 * layers_.size(), "TemporalCache: expected at least ", 2 * layers_.size(),
+              " tensors, got ", tensors.size());
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    layers_[layer] = {tensors[2 * layer], tensors[2 * layer + 1]};
+  }
+  memories_.assign(tensors.begin() + static_cast<std::ptrdiff_t>(2 * layers_.size()), tensors.end());
+  length_ = length;
+  reached_ = reached;
 }
 
 }  // namespace genie::nn

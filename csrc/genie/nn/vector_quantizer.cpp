@@ -4,8 +4,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "genie/nn/autocast.h"
+#include "genie/nn/input_check.h"
 #include "genie/nn/kmeans.h"
 
 namespace genie::nn {
@@ -16,6 +18,17 @@ VectorQuantizerImpl::VectorQuantizerImpl(const config::QuantizerConfig& config) 
                     " and ", config.code_dim);
   TORCH_CHECK_VALUE(config.update == "ema" || config.update == "loss",
                     "VectorQuantizer: update must be ema or loss, got '", config.update, "'");
+  TORCH_CHECK_VALUE(config.ema_decay >= 0 && config.ema_decay < 1,
+                    "VectorQuantizer: ema_decay must be in [0, 1), got ", config.ema_decay);
+  TORCH_CHECK_VALUE(config.dead_code_steps >= 0,
+                    "VectorQuantizer: dead_code_steps must be at least 1, or 0 for never, got ",
+                    config.dead_code_steps);
+  for (const double weight : {config.commitment_weight, config.codebook_weight}) {
+    TORCH_CHECK_VALUE(weight >= 0 && std::isfinite(weight),
+                      "VectorQuantizer: commitment_weight and codebook_weight must be finite and at least 0, "
+                      "got ",
+                      config.commitment_weight, " and ", config.codebook_weight);
+  }
   const at::Tensor start = at::randn({config.num_codes, config.code_dim});
   if (config.update == "loss") {
     codebook_ = register_parameter("codebook", start);
@@ -29,8 +42,11 @@ VectorQuantizerImpl::VectorQuantizerImpl(const config::QuantizerConfig& config) 
 }
 
 Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
-  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == config_.code_dim, "VectorQuantizer: expected (...,",
-                    config_.code_dim, "), got ", x.sizes());
+  check_input("VectorQuantizer", "x", x, config_.code_dim, codebook_);
+  TORCH_CHECK_TYPE(
+      !is_training() || codebook_.scalar_type() == at::kFloat || codebook_.scalar_type() == at::kDouble,
+      "VectorQuantizer: counts and averages of training don't fit ", codebook_.scalar_type(),
+      "; keep the module in float32 and use autocast, or call eval()");
   const NoAutocastScope full_precision;
   const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
   if (is_training() && config_.kmeans_init && !initialized_.item<bool>())
@@ -53,8 +69,10 @@ Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
 }
 
 at::Tensor VectorQuantizerImpl::lookup(const at::Tensor& indices) const {
-  TORCH_CHECK_VALUE(indices.scalar_type() == at::kLong, "VectorQuantizer: expected int64 indices, got ",
-                    indices.scalar_type());
+  TORCH_CHECK_TYPE(indices.scalar_type() == at::kLong, "VectorQuantizer: expected int64 indices, got ",
+                   indices.scalar_type());
+  TORCH_CHECK_VALUE(indices.device() == codebook_.device(), "VectorQuantizer: indices are on ",
+                    indices.device(), ", the module on ", codebook_.device());
   if (indices.numel() > 0) {
     const int64_t low = indices.min().item<int64_t>(), high = indices.max().item<int64_t>();
     TORCH_CHECK_INDEX(low >= 0 && high < config_.num_codes, "VectorQuantizer: indices must be in 0..",
@@ -68,6 +86,11 @@ at::Tensor VectorQuantizerImpl::lookup(const at::Tensor& indices) const {
 void VectorQuantizerImpl::initialize_from(const at::Tensor& x, uint64_t seed) {
   constexpr int64_t kIterations = 20;
   at::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == config_.code_dim && x.size(0) >= 1,
+                    "VectorQuantizer: the codes start from encodings (M,", config_.code_dim,
+                    ") with M >= 1, got ", x.sizes());
+  TORCH_CHECK_VALUE(x.isfinite().all().item<bool>(),
+                    "VectorQuantizer: the encodings to start from hold NaN or infinite values");
   codebook_.copy_(kmeans(x, config_.num_codes, kIterations, seed));
   if (config_.update == "ema") {
     ema_sum_.copy_(codebook_);
@@ -98,6 +121,12 @@ void VectorQuantizerImpl::update_codebook(uint64_t seed) {
   if (!batch_count_.defined()) return;
   at::NoGradGuard no_grad;
   sum_statistics();
+  if (!batch_sum_.isfinite().all().item<bool>()) {
+    discard_statistics();
+    TORCH_CHECK_VALUE(false,
+                      "VectorQuantizer: the encodings since the last update hold NaN or infinite values; the "
+                      "codebook stays as it is, and their statistics are discarded");
+  }
   const at::Tensor used = batch_count_ > 0;
   if (config_.update == "ema") {
     ema_count_.mul_(config_.ema_decay).add_(batch_count_, 1 - config_.ema_decay);

@@ -1,11 +1,11 @@
 #include "genie/nn/vit5_attention.h"
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 
 #include <cmath>
 
 #include "genie/nn/dropout.h"
+#include "genie/nn/input_check.h"
 #include "genie/ops/area_attention/area_attention.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/rope/rope.h"
@@ -37,6 +37,8 @@ void check_options(const ViT5AttentionOptions& o) {
   TORCH_CHECK_VALUE(o.hidden_dim >= 1 && o.num_heads >= 1,
                     "ViT5Attention: hidden_dim and num_heads must be at least 1, got hidden_dim=",
                     o.hidden_dim, ", num_heads=", o.num_heads);
+  TORCH_CHECK_VALUE(std::isfinite(o.scale.value_or(1)), "ViT5Attention: scale must be finite, got ",
+                    o.scale.value_or(1));
   TORCH_CHECK_VALUE(o.head_dim > 0 || o.hidden_dim % o.num_heads == 0,
                     "ViT5Attention: hidden_dim=", o.hidden_dim,
                     " is not divisible by num_heads=", o.num_heads);
@@ -46,17 +48,22 @@ void check_options(const ViT5AttentionOptions& o) {
   TORCH_CHECK_VALUE(o.num_patches_h >= 0 && o.num_patches_w >= 0 && o.num_registers >= 0,
                     "ViT5Attention: counts must not be negative, got num_patches_h=", o.num_patches_h,
                     ", num_patches_w=", o.num_patches_w, ", num_registers=", o.num_registers);
+  // Tables are made for all of them.
+  constexpr int64_t kMostTokens = 1 << 24;
+  TORCH_CHECK_VALUE(o.num_patches_h <= kMostTokens && o.num_patches_w <= kMostTokens &&
+                        o.num_registers <= kMostTokens && o.num_patches_h * o.num_patches_w <= kMostTokens,
+                    "ViT5Attention: at most ", kMostTokens, " patches and as many registers, got ",
+                    o.num_patches_h, " x ", o.num_patches_w, " patches and ", o.num_registers, " registers");
   TORCH_CHECK_VALUE(square_root(o.num_registers) >= 0, "ViT5Attention: num_registers=", o.num_registers,
                     " is no perfect square; the registers' positions form a square grid");
   TORCH_CHECK_VALUE(!o.qk_norm || *o.qk_norm == "rmsnorm" || *o.qk_norm == "layernorm",
                     "ViT5Attention: qk_norm must be None, 'rmsnorm' or 'layernorm', got '",
                     o.qk_norm.value_or(""), "'");
-  TORCH_CHECK_VALUE(o.rope_base > 0 && o.reg_rope_base > 0,
-                    "ViT5Attention: rope_base and reg_rope_base must be positive, got ", o.rope_base, " and ",
-                    o.reg_rope_base);
-  TORCH_CHECK_VALUE(o.attn_dropout >= 0 && o.attn_dropout < 1 && o.proj_dropout >= 0 && o.proj_dropout < 1,
-                    "ViT5Attention: dropout rates must be in [0, 1), got attn_dropout=", o.attn_dropout,
-                    ", proj_dropout=", o.proj_dropout);
+  TORCH_CHECK_VALUE(
+      o.rope_base > 0 && o.reg_rope_base > 0 && std::isfinite(o.rope_base) && std::isfinite(o.reg_rope_base),
+      "ViT5Attention: rope_base and reg_rope_base must be positive, got ", o.rope_base, " and ",
+      o.reg_rope_base);
+  check_rates("ViT5Attention", {{"attn_dropout", o.attn_dropout}, {"proj_dropout", o.proj_dropout}});
 }
 
 }  // namespace
@@ -110,12 +117,7 @@ at::Tensor ViT5AttentionImpl::forward(const at::Tensor& x) {
                     options_.num_patches_h, " x ", options_.num_patches_w, " patches, ",
                     options_.has_cls ? 1 : 0, " CLS, ", options_.num_registers, " registers), got ",
                     x.size(1));
-  TORCH_CHECK_TYPE(x.scalar_type() == qkv_->weight.scalar_type() ||
-                       (x.is_floating_point() && at::autocast::is_autocast_enabled(x.device().type())),
-                   "ViT5Attention: x is ", x.scalar_type(), ", the module ", qkv_->weight.scalar_type(),
-                   "; convert one of them, or use autocast");
-  TORCH_CHECK_VALUE(x.device() == qkv_->weight.device(), "ViT5Attention: x is on ", x.device(),
-                    ", the module on ", qkv_->weight.device());
+  check_dtype_and_device("ViT5Attention", "x", x, qkv_->weight);
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options_.num_heads;
   const at::Tensor qkv = qkv_->forward(x).view({batch, tokens, 3, heads, head_dim_});
   at::Tensor q = qkv.select(2, 0), k = qkv.select(2, 1);

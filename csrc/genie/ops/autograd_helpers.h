@@ -18,6 +18,12 @@ decltype(auto) dispatch(const char* name, Args&&... args) {
   return op.call(std::forward<Args>(args)...);
 }
 
+/// For the Meta kernels of backward ops, which run when any argument is on meta: throws unless all are.
+inline void check_same_device(const char* op, const at::Tensor& grad, const at::Tensor& input) {
+  TORCH_CHECK_VALUE(grad.device() == input.device(), op, ": the gradient is on ", grad.device(),
+                    ", the input on ", input.device());
+}
+
 /// Hands its first argument on and fails when it is differentiated.
 class RefuseDerivative : public torch::autograd::Function<RefuseDerivative> {
  public:

@@ -11,6 +11,7 @@
 #include "genie/nn/kmeans.h"
 #include "genie/python/bindings.h"
 #include "genie/python/module_handle.h"
+#include "genie/python/sampling.h"
 
 namespace genie::python {
 namespace {
@@ -19,25 +20,6 @@ namespace py = pybind11;
 using namespace py::literals;
 using namespace genie::models;
 using config::Config;
-
-/// What a caller may set otherwise than the configuration's inference section.
-struct Sampling {
-  std::optional<int64_t> steps, top_k;
-  std::optional<double> temperature, top_p;
-  std::optional<std::string> schedule, unmasking;
-
-  config::InferenceConfig over(Config config) const {
-    config::InferenceConfig& c = config.inference;
-    c.steps = steps.value_or(c.steps);
-    c.top_k = top_k.value_or(c.top_k);
-    c.temperature = temperature.value_or(c.temperature);
-    c.top_p = top_p.value_or(c.top_p);
-    c.schedule = schedule.value_or(c.schedule);
-    c.unmasking = unmasking.value_or(c.unmasking);
-    config::validate(config);
-    return c;
-  }
-};
 
 nn::PatchGrid tokenizer_grid(const Config& config) {
   return {config.data.height, config.data.width, config.tokenizer.patch_size};

@@ -9,6 +9,7 @@
 #include "genie/config/config.h"
 #include "genie/python/bindings.h"
 #include "genie/python/no_gil.h"
+#include "genie/training/jepa_phase.h"
 #include "genie/training/run.h"
 
 namespace genie::python {
@@ -115,6 +116,8 @@ void bind_training(py::module_& m) {
       "genie"_a, "run_dir"_a, NoGil(), "Writes the models as a run directory.");
   m.def("phase_names", &training::phase_names, "config"_a,
         "The phases of a configuration, in the order they are trained.");
+  m.def("load_jepa_weights", &training::load_jepa_weights, "run_dir"_a, NoGil(),
+        "Weights by name of the newest checkpoint of phase jepa.");
   m.def("dry_run", &training::dry_run, "config"_a, NoGil(),
         "What a run will take: parameters a model, memory a phase.");
 }

@@ -7,5 +7,7 @@ PYBIND11_MODULE(_C, m) {
   genie::python::bind_data(m);
   genie::python::bind_nn(m);
   genie::python::bind_models(m);
+  genie::python::bind_vision(m);
+  genie::python::bind_inference(m);
   genie::python::bind_training(m);
 }

@@ -1,5 +1,6 @@
 #include "genie/python/module_handle.h"
 
+#include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
@@ -66,6 +67,8 @@ bool rebind_layer(Module& module, const std::string& name, const at::Tensor& ten
     (name == "weight" ? norm->weight : norm->bias) = tensor;
   } else if (auto* embedding = module.as<torch::nn::EmbeddingImpl>()) {
     embedding->weight = tensor;
+  } else if (auto* convolution = module.as<torch::nn::Conv3dImpl>()) {
+    (name == "weight" ? convolution->weight : convolution->bias) = tensor;
   } else {
     return false;
   }

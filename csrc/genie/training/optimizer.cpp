@@ -12,7 +12,7 @@
 namespace genie::training {
 namespace {
 
-bool decays(const std::string& name, const at::Tensor& parameter) {
+bool is_matrix(const std::string& name, const at::Tensor& parameter) {
   return parameter.dim() == 2 && name.find("position") == std::string::npos &&
          name.find("codebook") == std::string::npos;
 }
@@ -33,7 +33,7 @@ AdamW::AdamW(const torch::nn::Module& model, const config::PhaseConfig& config, 
     Entry entry;
     entry.name = item.key();
     entry.parameter = item.value();
-    entry.weight_decay = decays(entry.name, entry.parameter) ? config.weight_decay : 0;
+    entry.decays = is_matrix(entry.name, entry.parameter);
     entries_.push_back(std::move(entry));
   }
   if (sharded_) assign_owners();
@@ -72,11 +72,11 @@ double AdamW::clip_gradients(double max_norm) {
   return norm;
 }
 
-void AdamW::step_group(double learning_rate, double weight_decay) {
+void AdamW::step_group(double learning_rate, bool decays, double weight_decay) {
   // A parameter without a gradient (a part the loss did not reach) stays as it is.
   std::vector<at::Tensor> parameters, gradients, first, second, steps;
   for (Entry& entry : entries_) {
-    if (entry.weight_decay != weight_decay || !entry.parameter.grad().defined() || !mine(entry)) continue;
+    if (entry.decays != decays || !entry.parameter.grad().defined() || !mine(entry)) continue;
     parameters.push_back(entry.parameter);
     gradients.push_back(entry.parameter.grad());
     first.push_back(entry.first_moment);
@@ -89,10 +89,10 @@ void AdamW::step_group(double learning_rate, double weight_decay) {
                     config_.beta2, weight_decay, config_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
 }
 
-void AdamW::step(double learning_rate) {
+void AdamW::step(double learning_rate, std::optional<double> weight_decay) {
   at::NoGradGuard no_grad;
-  step_group(learning_rate, 0);
-  if (config_.weight_decay != 0) step_group(learning_rate, config_.weight_decay);
+  step_group(learning_rate, false, 0);
+  step_group(learning_rate, true, weight_decay.value_or(config_.weight_decay));
   if (!sharded_) return;
   for (int64_t owner = 0; owner < processes_.size(); ++owner) {
     std::vector<at::Tensor> updated;

@@ -3,6 +3,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,9 @@ class AdamW {
   /// Scales all gradients so that their common norm is at most `max_norm` (0: leaves them) and returns the
   /// norm before.
   double clip_gradients(double max_norm);
-  /// All processes hold the same gradients.
-  void step(double learning_rate);
+  /// All processes hold the same gradients. `weight_decay` acts on matrices; the configuration's where it is
+  /// absent.
+  void step(double learning_rate, std::optional<double> weight_decay = std::nullopt);
   void zero_grad();
 
   /// Moments and step counts by parameter name, complete in the first process. All processes call it.
@@ -40,14 +42,14 @@ class AdamW {
   struct Entry {
     std::string name;
     at::Tensor parameter;
-    int64_t owner = 0;                                // the process that keeps what follows
+    int64_t owner = 0;                              // the process that keeps what follows
     at::Tensor first_moment, second_moment, steps;  // undefined elsewhere
-    double weight_decay = 0;
+    bool decays = false;
   };
   bool mine(const Entry& entry) const { return !sharded_ || entry.owner == processes_.rank(); }
   TensorMap tensors_of(const Entry& entry) const;
   void assign_owners();
-  void step_group(double learning_rate, double weight_decay);
+  void step_group(double learning_rate, bool decays, double weight_decay);
 
   config::PhaseConfig config_;
   Processes processes_;

@@ -19,7 +19,8 @@ const config::PhaseConfig& settings_of_phase(const config::TrainingConfig& train
                                              const std::string& phase) {
   if (phase == "tokenizer") return training.tokenizer;
   if (phase == "latent_action") return training.latent_action;
-  return phase == "cotrain" ? training.cotrain : training.dynamics;
+  if (phase == "cotrain") return training.cotrain;
+  return phase == "jepa" ? training.jepa : training.dynamics;
 }
 
 std::unique_ptr<Phase> make_phase(const std::string& name, models::Genie genie) {

@@ -17,6 +17,7 @@
 #include "genie/training/checkpoint.h"
 #include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
+#include "genie/training/jepa_phase.h"
 #include "genie/training/module_state.h"
 #include "genie/training/token_fill.h"
 
@@ -41,14 +42,15 @@ bool load_phase(models::Genie& genie, const std::string& out, const std::string&
 
 void check_phase(const config::Config& config, const std::string& phase) {
   const std::vector<std::string> names = phase_names(config);
-  if (phase == "all" || std::find(names.begin(), names.end(), phase) != names.end()) return;
+  if (phase == "all" || phase == "jepa" || std::find(names.begin(), names.end(), phase) != names.end())
+    return;
   check(phase != "cotrain", "phase cotrain has no steps; set training.cotrain.steps, or train the phases ",
         "latent_action and dynamics");
   check(phase != "latent_action" && phase != "dynamics",
-        "with training.cotrain.steps > 0 phase cotrain takes "
-        "the place of ",
-        phase, "; train that, or set training.cotrain.steps to 0");
-  throw Error("unknown phase '" + phase + "'; allowed: tokenizer, latent_action, dynamics, cotrain, all");
+        "with training.cotrain.steps > 0 phase cotrain takes the place of ", phase,
+        "; train that, or set training.cotrain.steps to 0");
+  throw Error("unknown phase '" + phase +
+              "'; allowed: tokenizer, latent_action, dynamics, cotrain, jepa, all");
 }
 
 struct Clips {
@@ -132,6 +134,12 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   }
 
   at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
+  if (phase == "jepa") {
+    const std::unique_ptr<Phase> jepa = make_jepa_phase(config, device);
+    const Clips& clips = clips_of(jepa->settings().num_frames);
+    return Trainer(*jepa, config, out + "/jepa", resume, hooks, processes)
+        .run(clips.training, clips.validation);
+  }
   models::Genie genie(config);
   genie->to(device);
   genie->eval();

@@ -11,10 +11,11 @@ namespace genie::training {
 
 // A run directory holds config.yaml and a folder a phase: <phase>/metrics.jsonl, <phase>/checkpoints/.
 
-/// Trains `phase` ("tokenizer", "latent_action", "dynamics", "cotrain", or "all" of the configuration one
-/// after the other) in run directory `out`. Phases before the first one trained are loaded from there.
-/// `process_group` names a group of torch.distributed whose processes all call this with the same arguments
-/// and train together. Throws Error for anything the user can mend.
+/// Trains `phase` ("tokenizer", "latent_action", "dynamics", "cotrain", "all" of these that the configuration
+/// trains, one after the other, or "jepa", which stands apart) in run directory `out`. Phases before the
+/// first one trained are loaded from there. `process_group` names a group of torch.distributed whose
+/// processes all call this with the same arguments and train together. Throws Error for anything the user can
+/// mend.
 Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
               const TrainerHooks& hooks, const std::string& process_group = "");
 

@@ -39,4 +39,11 @@ double learning_rate(const config::PhaseConfig& phase, int64_t step) {
   throw Error(concat("schedule: expected constant, linear, cosine or wsd, got ", phase.schedule));
 }
 
+double weight_decay(const config::PhaseConfig& phase, int64_t step) {
+  if (phase.final_weight_decay < 0) return phase.weight_decay;
+  const double angle = std::numbers::pi * share(step, 1, phase.steps);
+  return phase.final_weight_decay +
+         (phase.weight_decay - phase.final_weight_decay) * 0.5 * (1 + std::cos(angle));
+}
+
 }  // namespace genie::training

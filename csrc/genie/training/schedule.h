@@ -14,4 +14,8 @@ namespace genie::training {
 /// Steps after the last keep its value. Throws Error for a step below 1 or an unknown schedule.
 double learning_rate(const config::PhaseConfig& phase, int64_t step);
 
+/// AdamW's weight decay at optimizer step `step`, counted from 1: along a half cosine from weight_decay to
+/// final_weight_decay at the last step, or weight_decay throughout where that is -1.
+double weight_decay(const config::PhaseConfig& phase, int64_t step);
+
 }  // namespace genie::training

@@ -185,7 +185,7 @@ struct Trainer::Loop {
     ++step;
     const double rate = learning_rate(settings, step);
     if (finite) {
-      optimizer.step(rate);
+      optimizer.step(rate, weight_decay(settings, step));
       bad_in_a_row = 0;
       means.add("loss", at::scalar_tensor(loss, at::kDouble));
       means.add("gradient_norm", at::scalar_tensor(norm, at::kDouble));

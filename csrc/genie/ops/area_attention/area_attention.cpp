@@ -58,10 +58,11 @@ at::Tensor meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
   return at::empty_symint(q.sym_sizes(), q.options());
 }
 
-Gradients meta_backward(const at::Tensor&, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+Gradients meta_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const at::Tensor& cu_seqlens, c10::SymInt, std::optional<double>,
                         const OptionalTensor& frame_ids) {
   check_area_attention(q, k, v, cu_seqlens, frame_ids);
+  check_same_device(backward_name, grad, q);
   const auto empty = [&] { return at::empty_symint(q.sym_sizes(), q.options()); };
   return {empty(), empty(), empty()};
 }

@@ -38,8 +38,10 @@ void check_maskgit_step(const at::Tensor& logits, const at::Tensor& tokens, cons
                       logits.device(), " and ", tensor.device());
   }
   TORCH_CHECK_VALUE(num_masked >= 0, op, ": num_masked must not be negative, got ", num_masked);
-  TORCH_CHECK_VALUE(options.temperature >= 0 && std::isfinite(options.temperature), op,
-                    ": temperature must be finite and 0 or more, got ", options.temperature);
+  constexpr double kHottest = 1e30;  // logits of float32 can be divided by it
+  TORCH_CHECK_VALUE(options.temperature >= 0 && options.temperature <= kHottest, op,
+                    ": temperature must be finite, 0 or more and at most ", kHottest, ", got ",
+                    options.temperature);
   TORCH_CHECK_VALUE(options.top_k >= 0, op, ": top_k must be 0 (all codes) or more, got ", options.top_k);
   TORCH_CHECK_VALUE(options.top_p > 0 && options.top_p <= 1, op, ": top_p must be in (0, 1], got ",
                     options.top_p);

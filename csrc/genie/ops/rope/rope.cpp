@@ -30,9 +30,8 @@ void check_rope_3d(const at::Tensor& x, const at::Tensor& positions, const c10::
                    positions.scalar_type());
   TORCH_CHECK_VALUE(positions.device() == x.device(), op, ": x is on ", x.device(), ", positions on ",
                     positions.device());
-  constexpr int64_t kMaxSide = int64_t{1} << 30;  // so that no product of two sides overflows
-  TORCH_CHECK_VALUE(height <= kMaxSide && width <= kMaxSide, op, ": the grid's sides must be at most ",
-                    kMaxSide, ", got ", height, " x ", width);
+  TORCH_CHECK_VALUE(height <= kMaxGridSide && width <= kMaxGridSide, op,
+                    ": the grid's sides must be at most ", kMaxGridSide, ", got ", height, " x ", width);
   TORCH_CHECK_VALUE(height >= 1 && width >= 1, op, ": the grid must be at least 1 x 1, got ", height, " x ",
                     width);
 }

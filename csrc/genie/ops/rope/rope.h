@@ -2,7 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace genie::ops {
+
+/// More frames, rows or columns than any grid has; products of two of them don't overflow.
+constexpr int64_t kMaxGridSide = int64_t{1} << 30;
 
 /// Rotary position embedding of V-JEPA 2 (arXiv 2506.09985): three parts of each head's channels, 2 ((d / 3)
 /// / 2) wide each, turn with the token's frame, row and column; the rest is left alone. Neighbouring channels

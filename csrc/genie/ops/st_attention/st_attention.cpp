@@ -35,9 +35,10 @@ at::Tensor meta(const at::Tensor& qkv, std::string_view axis, bool, bool, std::o
   return at::empty_symint({size[0], size[1], size[2], size[4] * size[5]}, qkv.options());
 }
 
-at::Tensor meta_backward(const at::Tensor&, const at::Tensor& qkv, std::string_view axis, bool, bool,
+at::Tensor meta_backward(const at::Tensor& grad, const at::Tensor& qkv, std::string_view axis, bool, bool,
                          std::optional<double>) {
   check_st_attention(qkv, axis);
+  check_same_device(backward_name, grad, qkv);
   return at::empty_symint(qkv.sym_sizes(), qkv.options());
 }
 

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+
+namespace genie::inference {
+
+/// The element type of `inference.dtype`.
+c10::ScalarType precision_of(const std::string& dtype);
+
+/// Throws Error where matrix multiplications in `dtype` are no gain on the device: bfloat16 on a processor
+/// without instructions for it is computed through float32, many times slower than float32 itself.
+void check_precision(const std::string& dtype, const c10::Device& device);
+
+}  // namespace genie::inference
