@@ -176,7 +176,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Run directory.")],
     data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
-    phase: Annotated[str, typer.Option(help="tokenizer, latent_action, dynamics or all.")] = "all",
+    phase: Annotated[
+        str, typer.Option(help="tokenizer, latent_action, dynamics, cotrain, jepa or all.")
+    ] = "all",
     overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoints in --out.")
@@ -186,7 +188,11 @@ def train(
         typer.Option(help="tensorboard or wandb: figures and pictures go there too; may be given twice."),
     ] = None,
 ) -> None:
-    """Train the tokenizer, the latent action model and the dynamics model, one after the other."""
+    """Train the tokenizer, the latent action model and the dynamics model, one after the other.
+
+    On several processes: torchrun -m genie_cpp.train (docs/training.md).
+    """
+    from genie_cpp import _C
     from genie_cpp.errors import GenieError
     from genie_cpp.progress import train_phases
     from genie_cpp.runs import PHASES
@@ -195,7 +201,7 @@ def train(
     if phase not in ("all", *PHASES):
         raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
     settings = _load_config(config, overrides, data)
-    phases = PHASES if phase == "all" else [phase]
+    phases = _C.phase_names(settings) if phase == "all" else [phase]
     trackers = open_trackers(track or [], out, settings) if track else []
     try:
         seconds = train_phases(_stdout(), settings, str(out), phases, resume, trackers)

@@ -25,8 +25,9 @@ class Store(Protocol):
 class Heartbeat:
     """Counts up a key of its own in a store all processes see, and watches those of the others.
 
-    `on_lost` is called, from another thread, with a sentence about the first process that was not heard of for
-    `timeout` seconds. Every process makes one, and all have called start() before any returns from it."""
+    `on_lost` is called, from another thread, with a sentence about the first process that was not heard of
+    for `timeout` seconds; where the store can't be reached any more, that is whoever keeps it. Every process
+    makes one, and all have called start() before any returns from it."""
 
     def __init__(
         self,
@@ -35,9 +36,11 @@ class Heartbeat:
         world_size: int,
         timeout: float,
         on_lost: Callable[[str], None],
+        store_keeper: str = "rank 0",
         interval: float = 0.5,
     ) -> None:
         self._store = store
+        self._store_keeper = store_keeper
         self._key = f"genie/heartbeat/{rank}"
         self._others = [other for other in range(world_size) if other != rank]
         self._timeout = timeout
@@ -64,8 +67,8 @@ class Heartbeat:
         self._end(FAILED + reason)
 
     def find_lost(self, patience: float) -> str | None:
-        """A sentence about the process that was lost, waiting up to `patience` seconds for it to show: one not
-        heard of for half of that. None where all are alive."""
+        """A sentence about the process that was lost, waiting up to `patience` seconds for it to show: one
+        not heard of for half of that. None where all are alive."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if sentence := self._lost(patience / 2):
@@ -99,12 +102,14 @@ class Heartbeat:
     def _lost(self, silence: float) -> str | None:
         """Silent processes come first: those with reasons may have failed because of them."""
         now = time.monotonic()
-        if now - self._reached > silence:
-            return f"the store that the processes meet in could not be reached for {now - self._reached:.0f} s"
+        gone = "it was killed, or its machine is gone"
+        if (since := now - self._reached) > silence:
+            keeper = f"{self._store_keeper}, which keeps the store that the processes meet in,"
+            return f"{keeper} was not heard of for {since:.0f} s; {gone}"
         heard = dict(self._heard)
         for other, (value, when) in heard.items():
             if not value.startswith((DONE.encode(), FAILED.encode())) and now - when > silence:
-                return f"rank {other} was not heard of for {now - when:.0f} s; it was killed, or its machine is gone"
+                return f"rank {other} was not heard of for {now - when:.0f} s; {gone}"
         for other, (value, when) in heard.items():
             if value.startswith(FAILED.encode()) and now - when > self._interval:
                 return f"rank {other} ended with an error: {value.decode()[len(FAILED) :]}"

@@ -61,7 +61,8 @@ def describe_video(path: Path) -> RenderableType:
 def describe_run(path: Path) -> RenderableType:
     if not (path / "config.yaml").is_file():
         raise GenieError(f"{path}: is no run directory, it holds no config.yaml")
-    settings = values(_C.Config.load(str(path / "config.yaml")))
+    config = _C.Config.load(str(path / "config.yaml"))
+    settings, phases = values(config), _C.phase_names(config)
     data = settings["data"]
     facts = [
         ("data", data["path"] or "not stated"),
@@ -72,7 +73,8 @@ def describe_run(path: Path) -> RenderableType:
     table = Table()
     for title in ("phase", "step", "of", "loss", "validation loss", "steps a second", "newest checkpoint"):
         table.add_column(title)
-    for phase in PHASES:
+    apart = [phase for phase in PHASES if phase not in phases and (path / phase).is_dir()]
+    for phase in phases + apart:
         entries = read_metrics(path, phase)
         steps, losses = series(entries, "loss")
         kept = checkpoints(path, phase)

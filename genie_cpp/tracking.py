@@ -114,13 +114,13 @@ def log_pictures(trackers: Sequence[Tracker], run_dir: str | Path, config: _C.Co
     from genie_cpp.generation import play
     from genie_cpp.viz import grid, to_frames, upscale
 
-    if not trackers or phase == "latent_action":
+    if not trackers or phase not in ("tokenizer", "dynamics", "cotrain"):
         return
     settings = values(config)["data"]
     path = settings["validation_path"] or settings["path"]
     genie = models.load(run_dir, allow_untrained=True)
     entries = read_metrics(run_dir, phase)
-    if not entries or {phase, "tokenizer"} & set(genie.untrained):
+    if not entries or genie.untrained and (phase != "tokenizer" or "tokenizer" in genie.untrained):
         return
     video = open_source(path, config, "auto").clips(1, settings["num_frames"]).video
     with torch.no_grad():

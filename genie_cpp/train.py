@@ -1,6 +1,6 @@
 """The trainer on one process or many: python -m genie_cpp.train, under torchrun for several.
 
-    torchrun --nproc-per-node 2 -m genie_cpp.train --config configs/demo.yaml --data F.h5 --out runs/X
+torchrun --nproc-per-node 2 -m genie_cpp.train --config configs/demo.yaml --data F.h5 --out runs/X
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--phase", default="all", help="tokenizer, latent_action, dynamics, cotrain or all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="sets one key")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoints in --out")
-    parser.add_argument("--track", action="append", default=[], choices=list(TRACKERS), help="may be repeated")
+    parser.add_argument(
+        "--track", action="append", default=[], choices=list(TRACKERS), help="may be repeated"
+    )
     parser.add_argument(
         "--peer-timeout",
         type=float,
@@ -68,8 +70,16 @@ def end_at_once(sentence: str) -> NoReturn:
 
 def watch(timeout: float) -> Heartbeat:
     store: Any = dist.distributed_c10d._get_default_store()
+    by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     # A connection of its own: the one of the group is held while the group waits for something.
-    return Heartbeat(store.clone(), dist.get_rank(), dist.get_world_size(), timeout, end_at_once)
+    return Heartbeat(
+        store.clone(),
+        dist.get_rank(),
+        dist.get_world_size(),
+        timeout,
+        end_at_once,
+        store_keeper="torchrun" if by_torchrun else "rank 0",
+    )
 
 
 def stop_on_signals() -> None:
@@ -78,7 +88,9 @@ def stop_on_signals() -> None:
     def stop(number: int, _: object) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda again, _: os._exit(128 + again))
-        print("stopping; the state is being saved (a second signal ends at once)", file=sys.stderr, flush=True)
+        print(
+            "stopping; the state is being saved (a second signal ends at once)", file=sys.stderr, flush=True
+        )
         raise KeyboardInterrupt
 
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -142,7 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
         if sentence is None:
             heartbeat.fail(reason)
             end_at_once(f"rank {dist.get_rank()}: {reason}")
-        end_at_once(f"{sentence}; rank {dist.get_rank()} ends too; --resume continues from the last checkpoint")
+        end_at_once(
+            f"{sentence}; rank {dist.get_rank()} ends too; --resume continues from the last checkpoint"
+        )
     if heartbeat is not None:
         heartbeat.stop()
     if group is not None:

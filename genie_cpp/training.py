@@ -40,9 +40,9 @@ def train(
     "loss", "learning_rate" and, after a validation, "validation_...". `show_progress` draws progress on
     stderr; by default where there is no callback.
 
-    With a `process_group` of torch.distributed every process of it calls this with the same arguments, and they
-    train one model together, each on its own batches; the first one alone reads and writes `out` and calls
-    its callback. Returns False where another of them was asked to stop, else True.
+    With a `process_group` of torch.distributed every process of it calls this with the same arguments, and
+    they train one model together, each on its own batches; the first one alone reads and writes `out` and
+    calls its callback. Returns False where another of them was asked to stop, else True.
 
     Ctrl-C stops after the step under way, saves a checkpoint and raises KeyboardInterrupt; an exception of
     the callback does the same and is raised. Torch's random state and number of threads are left as they

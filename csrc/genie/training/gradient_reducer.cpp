@@ -1,5 +1,6 @@
 #include "genie/training/gradient_reducer.h"
 
+#include <c10/util/Exception.h>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
@@ -20,6 +21,12 @@ class SumHook : public c10d::CppCommHookInterface<Group> {
     std::vector<at::Tensor> tensors = {bucket.getBufferRef()};
     return state_->allreduce(tensors)->getFuture();
   }
+};
+
+/// The Reducer advises against looking for unused parameters where it finds none; which there are depends on
+/// the configuration.
+class Silence : public c10::WarningHandler {
+  void process(const c10::Warning&) override {}
 };
 
 }  // namespace
@@ -47,7 +54,10 @@ GradientReducer::GradientReducer(const torch::nn::Module& model, const Processes
 GradientReducer::~GradientReducer() = default;
 
 void GradientReducer::before_last_backward(const at::Tensor& loss) {
-  if (reducer_) reducer_->prepare_for_backward({loss});
+  if (!reducer_) return;
+  static Silence silence;
+  const c10::WarningUtils::WarningHandlerGuard quiet(&silence);
+  reducer_->prepare_for_backward({loss});
 }
 
 }  // namespace genie::training
