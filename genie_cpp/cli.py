@@ -150,12 +150,15 @@ def import_(
     "inspect",
     "genie-cpp inspect data/boxing.h5",
     "genie-cpp inspect runs/demo",
+    "genie-cpp inspect runs/demo/dynamics/checkpoints/step_00000700",
     "genie-cpp inspect configs/demo.yaml",
 )
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A video file, a run directory or a configuration.")],
+    path: Annotated[
+        Path, typer.Argument(help="A video file, a run directory, a checkpoint or a configuration.")
+    ],
 ) -> None:
-    """Show what a video file holds, how far a run is, or every key of a configuration."""
+    """Show what a video file or a checkpoint holds, how far a run is, or every key of a configuration."""
     from genie_cpp.inspecting import describe
 
     _stdout().print(describe(path))

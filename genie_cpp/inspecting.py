@@ -20,9 +20,9 @@ BAR = 30
 
 
 def describe(path: Path) -> RenderableType:
-    """A video file, a run directory or a configuration, told apart by what the path is."""
+    """A video file, a run directory, a checkpoint or a configuration, told apart by what the path is."""
     if path.is_dir():
-        return describe_run(path)
+        return describe_checkpoint(path) if (path / "manifest.json").is_file() else describe_run(path)
     if path.suffix.lower() in CONFIG_SUFFIXES:
         return Syntax(_C.Config.load(str(path)).to_yaml(), "yaml", background_color="default")
     return describe_video(path)
@@ -56,6 +56,26 @@ def describe_video(path: Path) -> RenderableType:
     for action, count in enumerate(counts):
         histogram.add_row(str(action), str(count), "█" * round(BAR * count / counts.max()))
     return Group(_facts(rows), histogram)
+
+
+def describe_checkpoint(path: Path) -> RenderableType:
+    found = _C.describe_checkpoint(str(path))
+    facts = [
+        ("phase", found["phase"]),
+        ("step", str(found["step"])),
+        ("seed", str(found["seed"])),
+        ("configuration", f"{found['config_hash']} (in {path / 'config.yaml'})"),
+        ("files", "whole: sizes and checksums are those of the manifest"),
+    ]
+    for part in ("model", "optimizer"):
+        size = sum(entry[3] for entry in found[part])
+        facts.append((part, f"{len(found[part])} tensors, {size / 2**20:.1f} MiB"))
+    table = Table(box=None, pad_edge=False)
+    for title in ("weights", "type", "shape"):
+        table.add_column(title)
+    for name, dtype, shape, _ in found["model"]:
+        table.add_row(name, dtype, "x".join(map(str, shape)) or "scalar")
+    return Group(_facts(facts), table)
 
 
 def describe_run(path: Path) -> RenderableType:

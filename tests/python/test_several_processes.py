@@ -131,7 +131,7 @@ def test_what_two_processes_saved_goes_on_with_one(folder: Path, one: Path, two:
 
 def test_what_one_process_saved_goes_on_with_two(folder: Path, one: Path) -> None:
     run = step_back(one, ["dynamics"], folder / "one_then_two")
-    two_processes(folder, run, "training.shard_optimizer=true", resume=True)
+    two_processes(folder, run, "training.shard_optimizer=true", "training.token_cache=true", resume=True)
     assert_same_losses(run, one, THREE)
 
 
@@ -145,7 +145,7 @@ def begin_two(folder: Path, outs: list[Path]) -> list[subprocess.Popen[str]]:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     return [
         subprocess.Popen(
-            [sys.executable, *arguments(folder, out, *SETTINGS, LONG), "--peer-timeout", "6"],
+            [sys.executable, *arguments(folder, out, *SETTINGS, LONG), "--peer-timeout", "8"],
             env={**os.environ, **meeting, "RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,

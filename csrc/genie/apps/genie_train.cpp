@@ -2,6 +2,7 @@
 #include <c10/util/Exception.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -12,6 +13,8 @@
 #include "genie/training/run.h"
 
 int main(int argc, char** argv) {
+  // A file that may not grow any more is an error like a full disk, not the end.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app{
       "Train a Genie world model on plain video: video tokenizer, latent action model, dynamics model."};
   std::string config_path, phase = "all", data, out;

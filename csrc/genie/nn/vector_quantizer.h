@@ -58,6 +58,9 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   void discard_statistics();
   /// Usage over the updates since the last call.
   CodebookUsage take_usage();
+  /// What take_usage() will tell of: how often each entry was used (K); undefined where there was no update.
+  const at::Tensor& usage_counts() const { return usage_; }
+  void set_usage_counts(const at::Tensor& counts) { usage_ = counts; }
 
   void rebind(const std::string& name, const at::Tensor& tensor) override;
 

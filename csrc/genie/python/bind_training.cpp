@@ -2,6 +2,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <chrono>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "genie/config/config.h"
 #include "genie/python/bindings.h"
 #include "genie/python/no_gil.h"
+#include "genie/training/checkpoint.h"
 #include "genie/training/jepa_phase.h"
 #include "genie/training/run.h"
 
@@ -88,6 +90,29 @@ bool train(const config::Config& config, const std::string& out, const std::stri
   return outcome == Outcome::finished;
 }
 
+/// Checks every file against the manifest first.
+py::dict describe_checkpoint(const std::string& path) {
+  std::map<std::string, training::SafetensorsHeader> headers;
+  training::TrainState state;
+  {
+    const py::gil_scoped_release no_gil;
+    training::verify_checkpoint(path);
+    for (const char* name : {"model", "optimizer"})
+      headers[name] = training::read_safetensors_header(path + "/" + name + ".safetensors");
+    constexpr uint64_t kMaxState = uint64_t{1} << 20;
+    state = training::parse_train_state(read_text(path + "/state.json", kMaxState), path + "/state.json");
+  }
+  py::dict result("phase"_a = state.phase, "step"_a = state.step, "seed"_a = state.seed,
+                  "config_hash"_a = state.config_hash, "numbers"_a = state.numbers);
+  for (const auto& [file, header] : headers) {
+    py::list tensors;
+    for (const auto& [name, info] : header.tensors)
+      tensors.append(py::make_tuple(name, info.dtype, info.shape, info.end - info.begin));
+    result[py::str(file)] = tensors;
+  }
+  return result;
+}
+
 }  // namespace
 
 void bind_training(py::module_& m) {
@@ -114,6 +139,9 @@ void bind_training(py::module_& m) {
         training::save_genie(genie, run_dir);
       },
       "genie"_a, "run_dir"_a, NoGil(), "Writes the models as a run directory.");
+  m.def("describe_checkpoint", &describe_checkpoint, "path"_a,
+        "What a checkpoint holds: its state, and name, dtype, shape and bytes of the tensors of model and "
+        "optimizer. An error where a file is damaged.");
   m.def("phase_names", &training::phase_names, "config"_a,
         "The phases of a configuration, in the order they are trained.");
   m.def("load_jepa_weights", &training::load_jepa_weights, "run_dir"_a, NoGil(),

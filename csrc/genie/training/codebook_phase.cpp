@@ -28,6 +28,20 @@ Metrics CodebookPhase::gathered() {
   return {{"codebook_usage", usage.share}, {"codebook_perplexity", usage.perplexity}};
 }
 
+TensorMap CodebookPhase::gathering() const {
+  const at::Tensor& counts = quantizer_->usage_counts();
+  return counts.defined() ? TensorMap{{"codebook_usage", counts}} : TensorMap();
+}
+
+void CodebookPhase::set_gathering(const TensorMap& tensors) {
+  const auto counts = tensors.find("codebook_usage");
+  if (counts == tensors.end()) return;
+  const at::Tensor& codebook = quantizer_->codebook();
+  check(counts->second.dim() == 1 && counts->second.size(0) == codebook.size(0),
+        "checkpoint: the codebook's usage counts ", counts->second.sizes(), " codes of ", codebook.size(0));
+  quantizer_->set_usage_counts(counts->second.to(codebook.options()));
+}
+
 std::string CodebookPhase::alarm() const {
   if (share_ >= usage_alarm_) return "";
   return concat("only ", std::lround(100 * share_), " % of the codes are in use (usage_alarm: ", usage_alarm_,

@@ -14,6 +14,8 @@ class CodebookPhase : public Phase {
   void share(const Processes& processes) override;
   void after_step(int64_t step, bool skipped) override;
   Metrics gathered() override;
+  TensorMap gathering() const override;
+  void set_gathering(const TensorMap& tensors) override;
   std::string alarm() const override;
 
  protected:

@@ -52,6 +52,8 @@ class CotrainPhase : public Phase {
 
   void after_step(int64_t step, bool skipped) override { latent_action_->after_step(step, skipped); }
   Metrics gathered() override { return latent_action_->gathered(); }
+  TensorMap gathering() const override { return latent_action_->gathering(); }
+  void set_gathering(const TensorMap& tensors) override { latent_action_->set_gathering(tensors); }
   std::string alarm() const override { return latent_action_->alarm(); }
 
   Metrics validate(const Part& part) override {

@@ -11,6 +11,7 @@
 #include "genie/config/config.h"
 #include "genie/models/genie.h"
 #include "genie/training/processes.h"
+#include "genie/training/safetensors.h"
 
 namespace genie::training {
 
@@ -57,6 +58,9 @@ class Phase {
   virtual void after_step(int64_t /*step*/, bool /*skipped*/) {}
   /// Numbers gathered since the last call (codebook usage).
   virtual Metrics gathered() { return {}; }
+  /// What gathered() will tell of, for a checkpoint, and its inverse.
+  virtual TensorMap gathering() const { return {}; }
+  virtual void set_gathering(const TensorMap& /*tensors*/) {}
   /// What somebody should look at, judging by the last gathered(); empty where all is well.
   virtual std::string alarm() const { return ""; }
   /// Sums to average over validation clips, in evaluation mode.

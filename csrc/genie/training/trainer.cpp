@@ -32,6 +32,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Beside the optimizer's tensors, whose names begin with a model's.
+const std::string kGathering = "gathering.";
+
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -87,6 +90,12 @@ struct Trainer::Loop {
       about = {1, static_cast<double>(data->state.step), trained ? 1.0 : 0.0, counted("bad_steps"),
                counted("bad_in_a_row")};
       means.load_state(numbers);
+      TensorMap gathering;
+      for (auto& [name, tensor] : data->optimizer) {
+        if (name.starts_with(kGathering)) gathering[name.substr(kGathering.size())] = tensor;
+      }
+      phase.set_gathering(gathering);
+      std::erase_if(data->optimizer, [](const auto& item) { return item.first.starts_with(kGathering); });
     }
     about = processes.sum(about);
     if (about[0] == 0) initialize();
@@ -250,6 +259,7 @@ struct Trainer::Loop {
     metrics.emplace_back("steps_per_second",
                          static_cast<double>(step - logged_step) / std::max(elapsed, 1e-9));
     metrics.emplace_back("data_wait_seconds", waited - logged_wait);
+    metrics.emplace_back("compute_seconds", elapsed - (waited - logged_wait));
     metrics.emplace_back("bad_steps", static_cast<double>(bad_steps));
     metrics.emplace_back("peak_memory_gib", peak_host_memory_gib());
     if (!device.is_cpu()) metrics.emplace_back("peak_device_memory_gib", peak_device_memory_gib(device));
@@ -300,6 +310,7 @@ struct Trainer::Loop {
     CheckpointData data;
     data.optimizer = optimizer.state();
     if (!writer) return;
+    for (const auto& [name, tensor] : phase.gathering()) data.optimizer[kGathering + name] = tensor;
     data.model = module_state(phase.model());
     data.state.phase = phase.name();
     data.state.step = step;
