@@ -49,6 +49,7 @@ def make_genie(args: argparse.Namespace, temporal_position: str) -> Genie:
                 "depth": args.depth,
                 "dim": args.dim,
                 "heads": args.heads,
+                "head_dim": args.dim // args.heads,
                 "temporal_position": temporal_position,
             },
         },

@@ -41,7 +41,9 @@ at::Tensor FrameDecoder::decode(const TokenHistory& history, int64_t next) {
   return at::cat(parts, 1);
 }
 
-void FrameDecoder::restore(const CacheState& state) {
+void FrameDecoder::restore(const CacheState& state, int64_t frames) {
+  TORCH_CHECK_VALUE(state.begin >= 0 && state.length >= 0 && state.begin <= frames - state.length,
+                    "a decoder's cache of ", state.length, " frames from ", state.begin, " on, of ", frames);
   cache_begin_ = state.begin;
   cache_.restore(state.tensors, state.length, state.reached);
 }

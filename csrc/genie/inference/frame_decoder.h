@@ -23,7 +23,8 @@ class FrameDecoder {
   FrameDecoder fork() const;
 
   CacheState state() const { return CacheState::of(cache_, cache_begin_); }
-  void restore(const CacheState& state);
+  /// `frames` is the number of frames there are.
+  void restore(const CacheState& state, int64_t frames);
 
  private:
   /// The first frame that frame number `frame` is decoded with.

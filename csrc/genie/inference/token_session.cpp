@@ -50,7 +50,7 @@ TokenSession::TokenSession(models::DynamicsModel model, const SessionState& stat
                     state.first, " on, with ", model_->tokens_per_frame(), " tokens a frame");
   model_->check_tokens(state.tokens);
   model_->check_actions(state.leading.masked_fill(state.leading == model_->num_actions(), 0));
-  TORCH_CHECK_VALUE(cache_begin_ >= 0 && cache_begin_ + state.world.length <= length,
+  TORCH_CHECK_VALUE(cache_begin_ >= 0 && cache_begin_ <= length - state.world.length,
                     "a cache of the frames ", cache_begin_, " to ", cache_begin_ + state.world.length, " of ",
                     length);
   history_.restore(state.first, state.tokens, state.leading);

@@ -60,7 +60,7 @@ WorldSession::WorldSession(models::Genie genie, const SessionState& state)
   TORCH_CHECK_VALUE(frames >= 1 && state.frames.sizes() == shape && state.actions.size(0) == batch, "frames ",
                     state.frames.sizes(), " after actions ", state.actions.sizes(), " of ", batch,
                     " samples");
-  decoder_.restore(state.decoder);
+  decoder_.restore(state.decoder, state.first + state.tokens.size(1));
   for (int64_t t = 0; t < frames; ++t) frames_.push_back(state.frames.select(1, t).contiguous());
   for (int64_t t = 0; t < state.actions.size(1); ++t) actions_.push_back(state.actions.select(1, t).clone());
 }

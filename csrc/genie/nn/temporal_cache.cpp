@@ -33,6 +33,7 @@ void TemporalCache::truncate(int64_t frames) {
   TORCH_CHECK(can_truncate(frames), "TemporalCache: cannot go back to ", frames, " of ", length_, " frames, ",
               slots_, " are kept and ", window_, " seen");
   length_ = frames;
+  if (frames == 0) clear();
 }
 
 TemporalCache TemporalCache::clone() const {
@@ -103,14 +104,30 @@ std::vector<at::Tensor> TemporalCache::tensors() const {
 }
 
 void TemporalCache::restore(const std::vector<at::Tensor>& tensors, int64_t length, int64_t reached) {
-  TORCH_CHECK(tensors.size() >= 2 * layers_.size(), "TemporalCache: expected at least ", 2 * layers_.size(),
-              " tensors, got ", tensors.size());
+  const size_t of_layers = 2 * layers_.size();
+  TORCH_CHECK_VALUE(tensors.size() >= of_layers, "TemporalCache: expected at least ", of_layers,
+                    " tensors, got ", tensors.size());
+  length_ = reached_ = reached;
+  TORCH_CHECK_VALUE(can_truncate(length), "TemporalCache: ", length, " frames after there were ", reached,
+                    ", with ", slots_, " kept and ", window_, " seen");
+  const auto check_ring = [&](const at::Tensor& ring, int64_t time_axis) {
+    TORCH_CHECK_VALUE(!ring.defined() || (ring.dim() > time_axis && ring.size(time_axis) == slots_),
+                      "TemporalCache: expected memory of ", slots_, " frames, got ", ring.sizes());
+  };
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    layers_[layer] = {tensors[2 * layer], tensors[2 * layer + 1]};
+    const at::Tensor &keys = tensors[2 * layer], &values = tensors[2 * layer + 1];
+    check_ring(keys, kKeysTime);
+    check_ring(values, kKeysTime);
+    TORCH_CHECK_VALUE(keys.defined() == values.defined() && (keys.defined() || length == 0),
+                      "TemporalCache: layer ", layer, " has no keys and values of the ", length, " frames");
+    TORCH_CHECK_VALUE(
+        !keys.defined() || (keys.sizes() == values.sizes() && keys.scalar_type() == values.scalar_type()),
+        "TemporalCache: keys and values of layer ", layer, " differ in shape or type");
+    layers_[layer] = {keys, values};
   }
-  memories_.assign(tensors.begin() + static_cast<std::ptrdiff_t>(2 * layers_.size()), tensors.end());
+  memories_.assign(tensors.begin() + static_cast<std::ptrdiff_t>(of_layers), tensors.end());
+  for (const at::Tensor& memory : memories_) check_ring(memory, kMemoryTime);
   length_ = length;
-  reached_ = reached;
 }
 
 }  // namespace genie::nn
