@@ -77,7 +77,7 @@ class Heartbeat:
         return None
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval):
+        while not self._wait():
             try:
                 self._beats += 1
                 with self._lock:
@@ -89,6 +89,16 @@ class Heartbeat:
             if sentence := self._lost(self._timeout):
                 self._on_lost(sentence)
                 return
+
+    def _wait(self) -> bool:
+        """One interval; True where it is time to end. Time that this process was stopped for itself (a job
+        that was suspended) says nothing about the others."""
+        begin = time.monotonic()
+        stopped = self._stop.wait(self._interval)
+        if (late := time.monotonic() - begin - self._interval) > self._timeout / 4:
+            self._reached += late
+            self._heard = {other: (value, when + late) for other, (value, when) in self._heard.items()}
+        return stopped
 
     def _look(self) -> None:
         if not self._others:

@@ -65,10 +65,10 @@ def test_a_run_killed_thirty_times_ends_with_the_weights_of_one_that_never_was(
         process = subprocess.Popen(command(folder, "killed", SETTINGS), stderr=subprocess.DEVNULL)
         begin, before = time.monotonic(), steps_saved(run)
         # A third at any time from the start on, the others once some checkpoints more were written.
-        more, delay = (0, draw.uniform(0, 0.6)) if number % 3 == 0 else (draw.randint(1, 12), 0.0)
-        while steps_saved(run) < before + more and time.monotonic() < begin + 60:
+        more, latest = (15, draw.uniform(0, 0.6)) if number % 3 == 0 else (draw.randint(1, 12), 60.0)
+        while steps_saved(run) < before + more and time.monotonic() < begin + latest:
             time.sleep(0.001)
-        time.sleep(delay + draw.uniform(0, 0.02))
+        time.sleep(draw.uniform(0, 0.02))
         assert process.poll() is None, "training ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -93,7 +93,7 @@ def test_a_run_killed_thirty_times_ends_with_the_weights_of_one_that_never_was(
 
 def test_where_a_checkpoint_finds_no_room_training_ends_and_names_the_last_good_one(folder: Path) -> None:
     """Room: the greatest size that a file may have."""
-    settings = ["training.num_threads=1", "training.checkpoint_every=3"]
+    settings = ["training.num_threads=1", "training.checkpoint_every=3", "tokenizer.encoder.dim=128"]
     result = execute(
         *command(folder, "run", [*settings, "training.tokenizer.steps=3"]), "--phase", "tokenizer"
     )
@@ -101,6 +101,7 @@ def test_where_a_checkpoint_finds_no_room_training_ends_and_names_the_last_good_
     kept = folder / "run" / "tokenizer" / "checkpoints" / "step_00000003"
     before = {file.name: file.read_bytes() for file in kept.iterdir()}
     limit = len(before["model.safetensors"]) // 2
+    assert limit > (folder / "run" / "config.yaml").stat().st_size
 
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

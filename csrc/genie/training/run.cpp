@@ -99,10 +99,7 @@ void load_earlier(models::Genie& genie, const std::string& out, const std::strin
 }
 
 void write_config(const config::Config& config, const std::string& out) {
-  const std::string yaml = config::to_yaml(config, true);
-  FileWriter file(out + "/config.yaml");
-  file.write(yaml.data(), yaml.size());
-  file.finish();
+  replace_text(out + "/config.yaml", config::to_yaml(config, true));
 }
 
 }  // namespace
