@@ -63,7 +63,8 @@ def test_a_damaged_clip_is_computed_again(folder: Path) -> None:
     wanted = train(folder, run, "dynamics", CACHE, base=folder / "base")
     tokens = run / "dynamics" / "token_cache" / "tokens.bin"
     whole = tokens.read_bytes()
-    tokens.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    at = next(place for place, byte in enumerate(whole) if byte)  # clips nobody reads are holes
+    tokens.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     again(run)
     assert train(folder, run, "dynamics", CACHE) == wanted
     assert tokens.read_bytes() == whole
@@ -87,7 +88,7 @@ def test_a_cache_of_another_tokenizer_is_named_and_made_anew(
     assert all(abs(a - b) <= 1e-5 for a, b in zip(losses, fresh, strict=True))
 
 
-@pytest.mark.parametrize("setting", ["data.horizontal_flip=true", "training.cotrain.steps=5"])
+@pytest.mark.parametrize("setting", ["data.horizontal_flip=true", "training.cotrain.steps=500"])
 def test_settings_that_a_cache_cannot_follow_are_refused(folder: Path, setting: str) -> None:
     with pytest.raises(GenieError, match=r"training\.token_cache"):
         train(folder, folder / "refused", "dynamics", CACHE, setting)

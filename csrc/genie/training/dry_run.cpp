@@ -30,6 +30,7 @@ double parameters(const torch::nn::Module& module) {
 double program_gib() {
   config::Config config;
   const config::TransformerConfig stack{.depth = 1, .dim = 16, .heads = 2};
+  config.tokenizer.quantizer.num_codes = 16;
   config.data.num_frames = 2;
   config.data.height = config.data.width = 16;
   config.tokenizer.encoder = config.tokenizer.decoder = stack;
