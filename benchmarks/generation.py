@@ -87,7 +87,11 @@ class Uncached:
 
 def masked_after(step: int, steps: int, count: int) -> int:
     """The cosine schedule of MaskGIT."""
-    return int(count * torch.tensor(step / steps * torch.pi / 2, dtype=torch.float64).cos()) if step < steps else 0
+    return (
+        int(count * torch.tensor(step / steps * torch.pi / 2, dtype=torch.float64).cos())
+        if step < steps
+        else 0
+    )
 
 
 class BareProducts:
@@ -197,7 +201,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
     parser.add_argument("--repeats", type=int, default=8, help="of what is quick")

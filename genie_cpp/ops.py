@@ -1,7 +1,8 @@
 """The fused operations, `torch.ops.genie.*`, with types and documentation.
 
 They are ordinary torch operations: differentiable, usable under `torch.compile` and autocast, in
-float32, bfloat16 (computed in float32) and float64. Wrong shapes and values raise ValueError, wrong
+float32, bfloat16 (computed in float32) and float64 (the pieces of a block, `norm_linear`, `linear_residual`
+and `norm_mlp_residual`, in float32 and float64 alone, without autocast). Wrong shapes and values raise ValueError, wrong
 dtypes TypeError.
 """
 
@@ -12,7 +13,17 @@ from torch import Tensor
 
 from genie_cpp import _C  # noqa: F401  (registers the operations)
 
-__all__ = ["area_attention", "maskgit_step", "rope_3d", "rope_register", "st_attention", "vector_quantize"]
+__all__ = [
+    "area_attention",
+    "linear_residual",
+    "maskgit_step",
+    "norm_linear",
+    "norm_mlp_residual",
+    "rope_3d",
+    "rope_register",
+    "st_attention",
+    "vector_quantize",
+]
 
 
 def st_attention(
@@ -110,3 +121,38 @@ def maskgit_step(
         unmask,
     )
     return new_tokens, new_mask
+
+
+def norm_linear(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """linear(layer_norm(x)) of x (...,dim): norm_weight and norm_bias (dim), weight (out,dim), bias (out).
+
+    Returns (...,out). Only x is kept for the backward pass, which computes the norm again. Double backward
+    isn't supported.
+    """
+    return torch.ops.genie.norm_linear(x, norm_weight, norm_bias, eps, weight, bias)
+
+
+def linear_residual(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    """residual + linear(x): x (...,dim), weight (out,dim), bias (out), residual (...,out)."""
+    return torch.ops.genie.linear_residual(x, weight, bias, residual)
+
+
+def norm_mlp_residual(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+) -> Tensor:
+    """x + linear2(gelu(linear1(layer_norm(x)))), gelu with erf: x (...,dim), weight1 (hidden,dim), weight2
+    (dim,hidden).
+
+    x and the hidden layer before its activation are kept for the backward pass; norm and activation are
+    computed again. Double backward isn't supported.
+    """
+    return torch.ops.genie.norm_mlp_residual(x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2)

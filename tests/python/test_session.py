@@ -304,7 +304,9 @@ def test_a_file_that_is_no_session_of_this_model_is_refused(genie: Genie, tmp_pa
 
 
 @pytest.mark.parametrize("position", [24, 32, 40, 48, 56])
-def test_numbers_that_contradict_the_session_are_an_error(genie: Genie, tmp_path: Path, position: int) -> None:
+def test_numbers_that_contradict_the_session_are_an_error(
+    genie: Genie, tmp_path: Path, position: int
+) -> None:
     from safetensors.torch import load_file, safe_open, save_file
 
     path = tmp_path / "session.safetensors"
@@ -384,7 +386,11 @@ def test_what_is_no_action_or_prompt_is_refused(genie: Genie) -> None:
     for actions, error in (([1], ValueError), ([1, ACTIONS], IndexError), ([0.5, 1.0], TypeError)):
         with pytest.raises(error):
             batch.step(actions)
-    for prompt in (torch.zeros(2, 2), torch.full((1, 1, 3, 16, 16), math.nan), np.zeros((0, 16, 16, 3), np.uint8)):
+    for prompt in (
+        torch.zeros(2, 2),
+        torch.full((1, 1, 3, 16, 16), math.nan),
+        np.zeros((0, 16, 16, 3), np.uint8),
+    ):
         with pytest.raises(GenieError, match="prompt"):
             genie.play(prompt)
     with pytest.raises(GenieError, match="FILE"):

@@ -19,12 +19,12 @@ AreaBlockImpl::AreaBlockImpl(const AreaBlockOptions& options) {
 
 at::Tensor AreaBlockImpl::forward_frames(const at::Tensor& input, bool causal) {
   const at::Tensor x = input + drop_path_->forward(attn_->forward(norm1_->forward(input), causal));
-  return x + drop_path_->forward(mlp_->forward(norm2_->forward(x)));
+  return mlp_->add_to(x, *norm2_, *drop_path_);
 }
 
 at::Tensor AreaBlockImpl::forward_cached(const at::Tensor& input, TemporalCache& cache, int64_t layer) {
   const at::Tensor x = input + attn_->forward_cached(norm1_->forward(input), cache, layer);
-  return x + mlp_->forward(norm2_->forward(x));
+  return mlp_->add_to(x, *norm2_, *drop_path_);
 }
 
 }  // namespace genie::nn

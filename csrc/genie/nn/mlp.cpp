@@ -7,6 +7,7 @@
 
 #include "genie/nn/dropout.h"
 #include "genie/nn/input_check.h"
+#include "genie/ops/residual_branch/residual_branch.h"
 
 namespace genie::nn {
 
@@ -33,12 +34,17 @@ at::Tensor STMLPImpl::forward(const at::Tensor& x) {
   return nn::dropout(hidden, drop_, is_training());
 }
 
+at::Tensor STMLPImpl::fused(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
+  return ops::norm_mlp_residual(x, norm.weight, norm.bias, norm.options.eps(), fc1_->weight, fc1_->bias,
+                                fc2_->weight, fc2_->bias);
+}
+
 DropPathImpl::DropPathImpl(double drop_prob) : drop_prob_(drop_prob) {
   check_rates("DropPath", {{"drop_prob", drop_prob}});
 }
 
 at::Tensor DropPathImpl::forward(const at::Tensor& x) {
-  if (drop_prob_ == 0 || !is_training()) return x;
+  if (!active()) return x;
   TORCH_CHECK_VALUE(x.dim() >= 1, "DropPath: expected samples (B,...), got a scalar");
   TORCH_CHECK_TYPE(x.is_floating_point(), "DropPath: expected a floating-point tensor, got ",
                    x.scalar_type());

@@ -42,6 +42,7 @@ at::Tensor RoPEBlockImpl::forward(const at::Tensor& input, const PackedTokens& t
       drop_sequences(attn_->forward_segments(norm1_->forward(input), tokens.positions, tokens.grid.height,
                                              tokens.grid.width, offsets, tokens.tokens),
                      tokens);
+  if (!drop_path_->active()) return mlp_->add_to(x, *norm2_, *drop_path_);
   return x + drop_sequences(mlp_->forward(norm2_->forward(x)), tokens);
 }
 

@@ -10,6 +10,7 @@
 #include "genie/nn/input_check.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/past_attention/past_attention.h"
+#include "genie/ops/residual_branch/residual_branch.h"
 #include "genie/ops/rope/rope.h"
 #include "genie/ops/st_attention/st_attention.h"
 
@@ -37,12 +38,31 @@ at::Tensor STAttentionBase::project(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(3) == options_.dim, "ST attention: expected (B,T,N,", options_.dim,
                     "), got ", x.sizes());
   check_dtype_and_device("ST attention", "x", x, qkv_->weight);
-  return qkv_->forward(x).view({x.size(0), x.size(1), x.size(2), 3, options_.num_heads, head_dim_});
+  return as_heads(qkv_->forward(x));
+}
+
+at::Tensor STAttentionBase::project_normalized(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
+  const std::optional<at::Tensor> bias = qkv_->bias.defined() ? std::optional(qkv_->bias) : std::nullopt;
+  return as_heads(ops::norm_linear(x, norm.weight, norm.bias, norm.options.eps(), qkv_->weight, bias));
+}
+
+at::Tensor STAttentionBase::as_heads(const at::Tensor& packed) const {
+  return packed.view({packed.size(0), packed.size(1), packed.size(2), 3, options_.num_heads, head_dim_});
 }
 
 at::Tensor STAttentionBase::attend(const at::Tensor& x, Axis axis, bool causal) {
   return nn::dropout(proj_->forward(attention_of(project(x), axis, causal)), options_.proj_drop,
                      is_training());
+}
+
+at::Tensor STAttentionBase::attend_and_add(const at::Tensor& x, torch::nn::AnyModule& norm,
+                                           DropPathImpl& drop_path, Axis axis, bool causal) {
+  const auto* layer_norm = fusable_norm(norm, x, qkv_->weight);
+  if (!layer_norm || drop_path.active() || (options_.proj_drop > 0 && is_training())) {
+    return x + drop_path.forward(attend(norm.forward(x), axis, causal));
+  }
+  return ops::linear_residual(attention_of(project_normalized(x, *layer_norm), axis, causal), proj_->weight,
+                              proj_->bias, x);
 }
 
 at::Tensor STAttentionBase::attention_of(const at::Tensor& qkv, Axis axis, bool causal) const {
@@ -101,16 +121,26 @@ std::pair<at::Tensor, at::Tensor> STAttentionBase::angles(int64_t first, int64_t
 }
 
 at::Tensor STAttentionBase::attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
-  const int64_t frames = x.size(1);
-  const at::Tensor qkv = project(x);
+  return proj_->forward(attention_cached(project(x), cache, layer));
+}
+
+at::Tensor STAttentionBase::attend_cached_and_add(const at::Tensor& x, torch::nn::AnyModule& norm,
+                                                  TemporalCache& cache, int64_t layer) {
+  const auto* layer_norm = fusable_norm(norm, x, qkv_->weight);
+  if (!layer_norm) return x + attend_cached(norm.forward(x), cache, layer);
+  return ops::linear_residual(attention_cached(project_normalized(x, *layer_norm), cache, layer),
+                              proj_->weight, proj_->bias, x);
+}
+
+at::Tensor STAttentionBase::attention_cached(const at::Tensor& qkv, TemporalCache& cache, int64_t layer) {
+  const int64_t frames = qkv.size(1);
   if (frames == 1) {
-    return proj_->forward(qkv.is_cpu() ? attend_past_fused(qkv, cache, layer)
-                                       : attend_past(qkv, cache, layer));
+    return qkv.is_cpu() ? attend_past_fused(qkv, cache, layer) : attend_past(qkv, cache, layer);
   }
   TORCH_CHECK(cache.length() == 0, "ST attention: ", frames,
               " new frames at once need an empty cache, it holds ", cache.length());
   cache.write(layer, normalized(qkv.select(3, 1), true, 0), qkv.select(3, 2));
-  return proj_->forward(attention_of(qkv, Axis::time, /*causal=*/true));
+  return attention_of(qkv, Axis::time, /*causal=*/true);
 }
 
 at::Tensor STAttentionBase::attend_past(const at::Tensor& qkv, TemporalCache& cache, int64_t layer) const {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "genie/nn/mlp.h"
 #include "genie/nn/temporal_cache.h"
 
 namespace genie::nn {
@@ -39,11 +40,20 @@ class STAttentionBase : public torch::nn::Module {
   enum class Axis { space, time };
   /// Attention of x (B,T,N,C) along an axis; returns (B,T,N,C).
   at::Tensor attend(const at::Tensor& x, Axis axis, bool causal);
+  /// x + drop_path(attend(norm(x))); by fewer, larger ops where there are such for it.
+  at::Tensor attend_and_add(const at::Tensor& x, torch::nn::AnyModule& norm, DropPathImpl& drop_path,
+                            Axis axis, bool causal);
   /// Temporal attention of frames that follow those in the cache, to which they are written (not committed).
   at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
+  /// x + attend_cached(norm(x)).
+  at::Tensor attend_cached_and_add(const at::Tensor& x, torch::nn::AnyModule& norm, TemporalCache& cache,
+                                   int64_t layer);
 
  private:
   at::Tensor project(const at::Tensor& x);  // packed qkv (B,T,N,3,H,d)
+  at::Tensor project_normalized(const at::Tensor& x, const torch::nn::LayerNormImpl& norm);  // of norm(x)
+  at::Tensor as_heads(const at::Tensor& packed) const;
+  at::Tensor attention_cached(const at::Tensor& qkv, TemporalCache& cache, int64_t layer);  // merged heads
   /// Per-head LayerNorm of queries or keys (B,T,N,...,d); with `turned`, and rotary positions, frame `first`
   /// + t's angles on top.
   at::Tensor normalized(const at::Tensor& qk, bool turned, int64_t first) const;
@@ -68,6 +78,10 @@ class STSpatialAttentionImpl : public STAttentionBase {
  public:
   using STAttentionBase::STAttentionBase;
   at::Tensor forward(const at::Tensor& x) { return attend(x, Axis::space, false); }
+  /// x + drop_path(forward(norm(x))).
+  at::Tensor add_to(const at::Tensor& x, torch::nn::AnyModule& norm, DropPathImpl& drop_path) {
+    return attend_and_add(x, norm, drop_path, Axis::space, false);
+  }
 };
 TORCH_MODULE(STSpatialAttention);
 
@@ -76,10 +90,19 @@ class STTemporalAttentionImpl : public STAttentionBase {
  public:
   using STAttentionBase::STAttentionBase;
   at::Tensor forward(const at::Tensor& x, bool causal = true) { return attend(x, Axis::time, causal); }
+  /// x + drop_path(forward(norm(x))).
+  at::Tensor add_to(const at::Tensor& x, torch::nn::AnyModule& norm, DropPathImpl& drop_path, bool causal) {
+    return attend_and_add(x, norm, drop_path, Axis::time, causal);
+  }
   /// Causal attention of new frames x (B,T_new,N,C) to those committed to the cache and to themselves. T_new
   /// is 1 unless the cache is empty.
   at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
     return attend_cached(x, cache, layer);
+  }
+  /// x + forward_cached(norm(x)).
+  at::Tensor add_cached_to(const at::Tensor& x, torch::nn::AnyModule& norm, TemporalCache& cache,
+                           int64_t layer) {
+    return attend_cached_and_add(x, norm, cache, layer);
   }
 };
 TORCH_MODULE(STTemporalAttention);

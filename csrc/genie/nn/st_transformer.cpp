@@ -31,8 +31,9 @@ STTransformerBlockImpl::STTransformerBlockImpl(const STBlockOptions& options) {
 }
 
 at::Tensor STTransformerBlockImpl::attend_in_frames(const at::Tensor& x) {
-  if (attn_vit5_.is_empty()) return attn_spatial_->forward(x);
-  return attn_vit5_->forward(x.flatten(0, 1)).view(x.sizes());
+  if (attn_vit5_.is_empty()) return attn_spatial_->add_to(x, norm1_spatial_, *drop_path_);
+  const at::Tensor attended = attn_vit5_->forward(norm1_spatial_.forward(x).flatten(0, 1));
+  return x + drop_path_->forward(attended.view(x.sizes()));
 }
 
 at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
@@ -50,17 +51,15 @@ at::Tensor STTransformerBlockImpl::forward(const at::Tensor& input, bool causal,
                       " tokens; or pass (B,T,N,C)");
     x = x.view({x.size(0), *num_frames, x.size(1) / *num_frames, x.size(2)});
   }
-  x = x + drop_path_->forward(attend_in_frames(norm1_spatial_.forward(x)));
-  x = x + drop_path_->forward(attn_temporal_->forward(norm1_temporal_.forward(x), causal));
-  x = x + drop_path_->forward(mlp_->forward(norm2_.forward(x)));
-  return x.view(input.sizes());
+  x = attend_in_frames(x);
+  x = attn_temporal_->add_to(x, norm1_temporal_, *drop_path_, causal);
+  return mlp_->add_to(x, norm2_, *drop_path_).view(input.sizes());
 }
 
 at::Tensor STTransformerBlockImpl::forward_cached(const at::Tensor& input, TemporalCache& cache,
                                                   int64_t layer) {
-  at::Tensor x = input + attend_in_frames(norm1_spatial_.forward(input));
-  x = x + attn_temporal_->forward_cached(norm1_temporal_.forward(x), cache, layer);
-  return x + mlp_->forward(norm2_.forward(x));
+  const at::Tensor x = attn_temporal_->add_cached_to(attend_in_frames(input), norm1_temporal_, cache, layer);
+  return mlp_->add_to(x, norm2_, *drop_path_);
 }
 
 STTransformerImpl::STTransformerImpl(const STTransformerOptions& options) : options_(options) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "genie/config/config.h"
+#include "genie/core/memory.h"
 #include "genie/python/bindings.h"
 #include "genie/python/no_gil.h"
 #include "genie/training/checkpoint.h"
@@ -146,6 +147,7 @@ void bind_training(py::module_& m) {
         "The phases of a configuration, in the order they are trained.");
   m.def("load_jepa_weights", &training::load_jepa_weights, "run_dir"_a, NoGil(),
         "Weights by name of the newest checkpoint of phase jepa.");
+  m.def("keep_freed_memory", &keep_freed_memory, "keep"_a, "See genie_cpp.training.keep_freed_memory.");
   m.def("dry_run", &training::dry_run, "config"_a, NoGil(),
         "What a run will take: parameters a model, memory a phase.");
 }

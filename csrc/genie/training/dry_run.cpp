@@ -55,19 +55,24 @@ struct Tokens {
 /// Bytes that a forward pass keeps for backward. A layer keeps, in widths of the residual stream: for each of
 /// its two attentions the input, the norm's output, q, k and v and the attention's output (head widths may
 /// differ from dim), the turned or normalised q and k too where the fused attention does not do that itself;
-/// for the MLP its input, the norm's output and the hidden layer before and after GELU. Dropout keeps what it
-/// made, and in attention the weights.
-double transformer_bytes(const config::TransformerConfig& t, const Tokens& tokens, double bytes_per_value) {
+/// for the MLP its input, the norm's output and the hidden layer before and after GELU. The CPU's ops for
+/// whole branches compute what the norms and GELU gave again. Dropout keeps what it made, and in attention
+/// the weights.
+double transformer_bytes(const config::TransformerConfig& t, const Tokens& tokens, bool on_cpu,
+                         double bytes_per_value) {
   const double dim = static_cast<double>(t.dim), heads = static_cast<double>(t.heads);
   const double inner = (t.head_dim > 0 ? static_cast<double>(t.head_dim) * heads : dim) / dim;
-  const bool fused =
+  const bool fused_attention =
       t.spatial_attention == "st" && !t.use_area_attention && !t.rotary_time() && t.attention_dropout == 0;
-  double layer = 2 * (2 + (fused ? 4 : 6) * inner) + 2 + 2 * t.mlp_ratio;
+  const bool fused_branches =
+      fused_attention && on_cpu && bytes_per_value == 4 && t.dropout == 0 && t.drop_path == 0;
+  double layer = fused_branches ? 2 * (1 + 4 * inner) + 1 + t.mlp_ratio
+                                : 2 * (2 + (fused_attention ? 4 : 6) * inner) + 2 + 2 * t.mlp_ratio;
   if (t.dropout > 0) layer += 2 * (3 + t.mlp_ratio);
   if (t.attention_dropout > 0) layer += 4 * heads * (tokens.per_frame + tokens.frames) / dim;
   const double width = dim * bytes_per_value * tokens.count;
   const double depth = static_cast<double>(t.depth);
-  const double backward = 2 * t.mlp_ratio;  // gradients of the hidden layer, when backward begins
+  const double backward = 2 * std::max(t.mlp_ratio, 3 * inner);  // gradients on their way through a layer
   return width * (t.gradient_checkpointing ? depth + layer + backward : layer * depth + backward);
 }
 
@@ -112,6 +117,7 @@ class Estimate {
  private:
   double activations(const std::string& phase, double frames) const {
     const double bytes = config_.training.dtype == "float32" ? 4 : 2;
+    const bool on_cpu = config_.training.device == "cpu" || !at::hasCUDA();
     const auto in_frames = [&](int64_t count) {
       return Tokens{static_cast<double>(count) * frames, static_cast<double>(count),
                     static_cast<double>(config_.data.num_frames)};
@@ -121,19 +127,19 @@ class Estimate {
     // Patches, their reconstruction, and what the loss makes of them.
     constexpr double kCopies = 6 * 4;
     if (phase == "tokenizer") {
-      return transformer_bytes(config_.tokenizer.encoder, tokens, bytes) +
-             transformer_bytes(config_.tokenizer.decoder, tokens, bytes) +
+      return transformer_bytes(config_.tokenizer.encoder, tokens, on_cpu, bytes) +
+             transformer_bytes(config_.tokenizer.decoder, tokens, on_cpu, bytes) +
              kCopies * tokens.count * static_cast<double>(genie_->tokenizer_grid().values());
     }
     if (phase == "latent_action") {
-      return transformer_bytes(config_.latent_action.encoder, in_frames(patch_count + 1), bytes) +
-             transformer_bytes(config_.latent_action.decoder, patches, bytes) +
+      return transformer_bytes(config_.latent_action.encoder, in_frames(patch_count + 1), on_cpu, bytes) +
+             transformer_bytes(config_.latent_action.decoder, patches, on_cpu, bytes) +
              kCopies * patches.count * static_cast<double>(genie_->latent_action()->grid().values());
     }
     const config::DynamicsConfig& d = config_.dynamics;
     const double masked = tokens.count * d.masked_frame_share * (d.min_mask_rate + d.max_mask_rate) / 2;
     // Logits, their log-softmax and gradient.
-    return transformer_bytes(d.transformer, tokens, bytes) +
+    return transformer_bytes(d.transformer, tokens, on_cpu, bytes) +
            masked * static_cast<double>(config_.tokenizer.quantizer.num_codes) * 3 * 4;
   }
 

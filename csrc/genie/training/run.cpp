@@ -12,6 +12,7 @@
 
 #include "genie/core/error.h"
 #include "genie/core/file.h"
+#include "genie/core/memory.h"
 #include "genie/core/random.h"
 #include "genie/data/clip_dataset.h"
 #include "genie/training/checkpoint.h"
@@ -115,6 +116,7 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   if (training_dtype(config.training, device) != c10::ScalarType::Float && config.training.slow_bfloat16 &&
       hooks.show_progress && processes.first())
     fprintf(stderr, "bfloat16 by training.slow_bfloat16: expect many times the time of float32\n");
+  const KeepFreedMemory keep_freed_memory;
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
   // Data errors come before anything is written. Phases with clips of one length share what was opened, so
   // that the quality filter reads the file once.

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "genie/ops/cpu/micro_gemm.h"
@@ -34,13 +35,18 @@ struct Scratch {
 template <class T, class Acc>
 void gather(HeadRows<const void> source, int64_t head, const int64_t* rows, int64_t count, int64_t channels,
             Scratch<Acc>& out) {
+  using Vec = at::vec::Vectorized<Acc>;
   const T* base = static_cast<const T*>(source.data) + head * source.head_stride;
   out.resize(count, channels);
   for (int64_t i = 0; i < count; ++i) {
     const T* from = base + rows[i] * source.row_stride;
     Acc* to = out.row(i);
-    for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
-    std::fill(to + channels, to + out.stride, Acc(0));
+    int64_t c = 0;
+    if constexpr (std::is_same_v<T, Acc>) {
+      for (; c + Vec::size() <= channels; c += Vec::size()) Vec::loadu(from + c).store(to + c);
+    }
+    for (; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
+    for (; c < out.stride; ++c) to[c] = Acc(0);
   }
 }
 
@@ -48,12 +54,19 @@ void gather(HeadRows<const void> source, int64_t head, const int64_t* rows, int6
 template <class T, class Acc>
 void scatter(Scratch<Acc>& values, const Acc* factor, HeadRows<void> target, int64_t head,
              const int64_t* rows, int64_t count, int64_t channels) {
+  using Vec = at::vec::Vectorized<Acc>;
   T* base = static_cast<T*>(target.data) + head * target.head_stride;
   for (int64_t i = 0; i < count; ++i) {
     const Acc* from = values.row(i);
     T* to = base + rows[i] * target.row_stride;
     const Acc by = factor ? factor[i] : Acc(1);
-    for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<T>(from[c] * by);
+    int64_t c = 0;
+    if constexpr (std::is_same_v<T, Acc>) {
+      for (; c + Vec::size() <= channels; c += Vec::size()) {
+        (Vec::loadu(from + c) * Vec(by)).store(to + c);
+      }
+    }
+    for (; c < channels; ++c) to[c] = static_cast<T>(from[c] * by);
   }
 }
 
@@ -72,35 +85,46 @@ void normalize(Scratch<Acc>& x, int64_t count, int64_t channels, std::vector<Acc
     Vec total(Acc(0));
     for (int64_t c = 0; c < channels; c += Vec::size()) total = total + Vec::loadu(row + c);
     const Acc mean = sum_of(total) / static_cast<Acc>(channels);
-    for (int64_t c = 0; c < channels; ++c) row[c] -= mean;
     Vec squares(Acc(0));
-    for (int64_t c = 0; c < channels; c += Vec::size()) {
+    int64_t c = 0;
+    for (; c + Vec::size() <= channels; c += Vec::size()) {
+      const Vec value = Vec::loadu(row + c) - Vec(mean);
+      value.store(row + c);
+      squares = at::vec::fmadd(value, value, squares);
+    }
+    if (c < channels) {  // the padding stays zero
+      for (int64_t rest = c; rest < channels; ++rest) row[rest] -= mean;
       const Vec value = Vec::loadu(row + c);
       squares = at::vec::fmadd(value, value, squares);
     }
     const Acc variance = sum_of(squares) / static_cast<Acc>(channels);
     const Acc inverse = Acc(1) / std::sqrt(variance + static_cast<Acc>(qk_norm_eps));
-    for (int64_t c = 0; c < channels; c += Vec::size()) (Vec::loadu(row + c) * Vec(inverse)).store(row + c);
+    for (c = 0; c < channels; c += Vec::size()) (Vec::loadu(row + c) * Vec(inverse)).store(row + c);
     inverse_std[static_cast<size_t>(i)] = inverse;
   }
 }
 
-/// Turns the gradient by the normalised rows into the gradient by the rows, in place.
+/// Turns the gradient by the normalised rows into the gradient by the rows, in place. The padding of both is
+/// zero; that of the result isn't.
 template <class Acc>
 void normalize_backward(Scratch<Acc>& normalized, const std::vector<Acc>& inverse_std, int64_t count,
                         int64_t channels, Scratch<Acc>& grad) {
+  using Vec = at::vec::Vectorized<Acc>;
   for (int64_t i = 0; i < count; ++i) {
     const Acc* y = normalized.row(i);
     Acc* g = grad.row(i);
-    Acc mean(0), projection(0);
-    for (int64_t c = 0; c < channels; ++c) {
-      mean += g[c];
-      projection += g[c] * y[c];
+    Vec total(Acc(0)), along(Acc(0));
+    for (int64_t c = 0; c < channels; c += Vec::size()) {
+      const Vec value = Vec::loadu(g + c);
+      total = total + value;
+      along = at::vec::fmadd(value, Vec::loadu(y + c), along);
     }
-    mean /= static_cast<Acc>(channels);
-    projection /= static_cast<Acc>(channels);
-    const Acc inverse = inverse_std[static_cast<size_t>(i)];
-    for (int64_t c = 0; c < channels; ++c) g[c] = inverse * (g[c] - mean - y[c] * projection);
+    const Vec mean(sum_of(total) / static_cast<Acc>(channels));
+    const Vec projection(sum_of(along) / static_cast<Acc>(channels));
+    const Vec inverse(inverse_std[static_cast<size_t>(i)]);
+    for (int64_t c = 0; c < channels; c += Vec::size()) {
+      (inverse * (Vec::loadu(g + c) - mean - Vec::loadu(y + c) * projection)).store(g + c);
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
+#include <initializer_list>
+
 #include "genie/ops/sequence_attention/head_rows_vec.h"
 
 namespace genie::ops {
@@ -21,8 +23,30 @@ template <class Body>
 void for_each_head(const SequenceAttention& task, const Body& make_body) {
   at::parallel_for(0, task.count * task.heads, 1, [&](int64_t begin, int64_t end) {
     auto body = make_body();
-    for (int64_t item = begin; item < end; ++item) body(item / task.heads, item % task.heads);
+    for (int64_t item = begin; item < end; ++item) {
+      if (item + 1 < end) body.prefetch((item + 1) / task.heads, (item + 1) % task.heads);
+      body(item / task.heads, item % task.heads);
+    }
   });
+}
+
+/// Asks for a head's rows ahead of time: the rows of a short sequence may lie far apart, where the processor
+/// does not expect them.
+template <class T>
+void prefetch_rows(const SequenceAttention& task, std::initializer_list<HeadRows<const void>> sources,
+                   int64_t sequence, int64_t head) {
+  constexpr int64_t few = 64, cache_line = 64;
+  const int64_t first = task.offsets[sequence], last = task.offsets[sequence + 1];
+  if (last - first > few) return;
+  for (const auto& source : sources) {
+    const T* base = static_cast<const T*>(source.data) + head * source.head_stride;
+    for (int64_t i = first; i < last; ++i) {
+      const char* row = reinterpret_cast<const char*>(base + task.rows[i] * source.row_stride);
+      for (int64_t byte = 0; byte < task.head_dim * static_cast<int64_t>(sizeof(T)); byte += cache_line) {
+        __builtin_prefetch(row + byte);
+      }
+    }
+  }
 }
 
 /// The buffers of one thread in the forward pass.
@@ -32,6 +56,10 @@ class Forward {
   using Acc = at::opmath_type<T>;
 
   Forward(const SequenceAttention& task, HeadRows<void> out) : task_(task), out_(out) {}
+
+  void prefetch(int64_t sequence, int64_t head) const {
+    prefetch_rows<T>(task_, {task_.q, task_.k, task_.v}, sequence, head);
+  }
 
   void operator()(int64_t sequence, int64_t head) {
     const int64_t first = task_.offsets[sequence];
@@ -96,6 +124,10 @@ class Backward {
   using Acc = at::opmath_type<T>;
 
   Backward(const SequenceAttention& task, const Gradients& gradients) : task_(task), gradients_(gradients) {}
+
+  void prefetch(int64_t sequence, int64_t head) const {
+    prefetch_rows<T>(task_, {task_.q, task_.k, task_.v, gradients_.out}, sequence, head);
+  }
 
   void operator()(int64_t sequence, int64_t head) {
     const int64_t first = task_.offsets[sequence];

@@ -1,0 +1,196 @@
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "genie/ops/residual_branch/checks.h"
+#include "genie/ops/residual_branch/gelu.h"
+
+namespace genie::ops {
+
+constinit CpuKernel<void(float*, const float*, float*, int64_t, int64_t)> gelu_forward;
+constinit CpuKernel<void(const float*, float*, float*, int64_t)> gelu_again;
+
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+/// Rows done at a time, so that no intermediate result is larger than 16 MB. Fewer would stay nearer to the
+/// processor, but the gradients of the weights, sums over these rows, then run a third slower.
+int64_t rows_at_once(int64_t width) { return std::clamp<int64_t>((1 << 22) / width, 256, 65536); }
+
+at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
+
+struct Normalized {
+  at::Tensor value, mean, rstd;
+};
+
+Normalized normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const auto [value, mean, rstd] = at::native_layer_norm(x, {x.size(1)}, weight, bias, eps);
+  return {value, mean, rstd};
+}
+
+/// out = rows of `bias` (or zero) + a b
+void product(const at::Tensor& out, const OptionalTensor& bias, const at::Tensor& a, const at::Tensor& b) {
+  at::Tensor result = out;
+  if (bias) {
+    at::addmm_out(result, *bias, a, b);
+  } else {
+    at::mm_out(result, a, b);
+  }
+}
+
+/// Adds the bias to `hidden` and writes the activation of that to `out`.
+void activate(at::Tensor& hidden, const at::Tensor& bias, at::Tensor& out) {
+  if (hidden.scalar_type() == at::kFloat) {
+    gelu_forward(hidden.mutable_data_ptr<float>(), bias.const_data_ptr<float>(),
+                 out.mutable_data_ptr<float>(), hidden.size(0), hidden.size(1));
+  } else {
+    hidden.add_(bias);
+    at::gelu_out(out, hidden);
+  }
+}
+
+/// The activation again, and the gradient of its input in place of that of its output.
+void activate_again(const at::Tensor& in, at::Tensor& out, at::Tensor& grad) {
+  if (in.scalar_type() == at::kFloat) {
+    gelu_again(in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), grad.mutable_data_ptr<float>(),
+               in.numel());
+  } else {
+    at::gelu_out(out, in);
+    grad.copy_(at::gelu_backward(grad, in));
+  }
+}
+
+at::Tensor norm_linear_cpu(const at::Tensor& x_, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+                           double eps, const at::Tensor& weight, const OptionalTensor& bias) {
+  check_norm_linear(x_, norm_weight, norm_bias, weight, bias);
+  const at::Tensor x = as_rows(x_);
+  const int64_t rows = x.size(0), width = weight.size(0), piece = rows_at_once(width);
+  const at::Tensor out = at::empty({rows, width}, x.options());
+  for (int64_t row = 0; row < rows; row += piece) {
+    const int64_t count = std::min(piece, rows - row);
+    product(out.narrow(0, row, count), bias,
+            normalize(x.narrow(0, row, count), norm_weight, norm_bias, eps).value, weight.t());
+  }
+  std::vector<int64_t> shape = x_.sizes().vec();
+  shape.back() = width;
+  return out.view(shape);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_linear_backward_cpu(
+    const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+    double eps, const at::Tensor& weight) {
+  const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
+  const int64_t rows = x.size(0), piece = rows_at_once(weight.size(0));
+  const at::Tensor to_x = at::empty_like(x), to_weight = at::zeros_like(weight),
+                   to_bias = at::zeros({weight.size(0)}, x.options()),
+                   to_norm_weight = at::zeros_like(norm_weight), to_norm_bias = at::zeros_like(norm_bias);
+  for (int64_t row = 0; row < rows; row += piece) {
+    const int64_t count = std::min(piece, rows - row);
+    const at::Tensor x_part = x.narrow(0, row, count), grad_part = grad.narrow(0, row, count);
+    const Normalized normal = normalize(x_part, norm_weight, norm_bias, eps);
+    to_weight.addmm_(grad_part.t(), normal.value);
+    to_bias.add_(grad_part.sum(0));
+    const auto [dx, dw, db] =
+        at::native_layer_norm_backward(grad_part.mm(weight), x_part, {x.size(1)}, normal.mean, normal.rstd,
+                                       norm_weight, norm_bias, {true, true, true});
+    to_x.narrow(0, row, count).copy_(dx);
+    to_norm_weight.add_(dw);
+    to_norm_bias.add_(db);
+  }
+  return {to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, to_weight, to_bias};
+}
+
+at::Tensor linear_residual_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                               const at::Tensor& residual) {
+  check_linear_residual(x, weight, bias, residual);
+  const at::Tensor start = residual.contiguous();
+  const at::Tensor out = bias ? start + *bias : start.clone();
+  out.view({-1, weight.size(0)}).addmm_(as_rows(x), weight.t());
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, const at::Tensor& norm_weight,
+                                                         const at::Tensor& norm_bias, double eps,
+                                                         const at::Tensor& weight1, const at::Tensor& bias1,
+                                                         const at::Tensor& weight2, const at::Tensor& bias2,
+                                                         bool keep_hidden) {
+  check_norm_mlp_residual(x_, norm_weight, norm_bias, weight1, bias1, weight2, bias2);
+  const at::Tensor x = as_rows(x_);
+  const at::Tensor bias = bias1.contiguous();
+  const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
+  const int64_t most = std::min(piece, rows);
+  const at::Tensor out = at::empty_like(x),
+                   hidden = at::empty({keep_hidden ? rows : most, width}, x.options());
+  const at::Tensor active = at::empty({most, width}, x.options());
+  for (int64_t row = 0; row < rows; row += piece) {
+    const int64_t count = std::min(piece, rows - row);
+    const at::Tensor x_part = x.narrow(0, row, count);
+    at::Tensor hidden_part = hidden.narrow(0, keep_hidden ? row : 0, count),
+               active_part = active.narrow(0, 0, count), out_part = out.narrow(0, row, count);
+    at::mm_out(hidden_part, normalize(x_part, norm_weight, norm_bias, eps).value, weight1.t());
+    activate(hidden_part, bias, active_part);
+    at::add_out(out_part, x_part, bias2);
+    out_part.addmm_(active_part, weight2.t());
+  }
+  return {out.view(x_.sizes()), keep_hidden ? hidden : at::empty({0, width}, x.options())};
+}
+
+at::Tensor norm_mlp_residual_alone_cpu(const at::Tensor& x, const at::Tensor& norm_weight,
+                                       const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
+                                       const at::Tensor& bias1, const at::Tensor& weight2,
+                                       const at::Tensor& bias2) {
+  return std::get<0>(
+      norm_mlp_residual_cpu(x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2, false));
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& norm_weight,
+                               const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
+                               const at::Tensor& hidden, const at::Tensor& weight2) {
+  const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
+  const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
+  const at::Tensor to_x = at::empty_like(x), to_norm_weight = at::zeros_like(norm_weight),
+                   to_norm_bias = at::zeros_like(norm_bias), to_weight1 = at::zeros_like(weight1),
+                   to_bias1 = at::zeros({width}, x.options()), to_weight2 = at::zeros_like(weight2),
+                   to_bias2 = grad.sum(0);
+  const int64_t most = std::min(piece, rows);
+  const at::Tensor active = at::empty({most, width}, x.options()), to_hidden = at::empty_like(active);
+  for (int64_t row = 0; row < rows; row += piece) {
+    const int64_t count = std::min(piece, rows - row);
+    const at::Tensor x_part = x.narrow(0, row, count), grad_part = grad.narrow(0, row, count),
+                     hidden_part = hidden.narrow(0, row, count);
+    at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count),
+               to_x_part = to_x.narrow(0, row, count);
+    at::mm_out(to_hidden_part, grad_part, weight2);
+    activate_again(hidden_part, active_part, to_hidden_part);
+    to_weight2.addmm_(grad_part.t(), active_part);
+    const Normalized normal = normalize(x_part, norm_weight, norm_bias, eps);
+    to_weight1.addmm_(to_hidden_part.t(), normal.value);
+    to_bias1.add_(to_hidden_part.sum(0));
+    const auto [dx, dw, db] =
+        at::native_layer_norm_backward(to_hidden_part.mm(weight1), x_part, {x.size(1)}, normal.mean,
+                                       normal.rstd, norm_weight, norm_bias, {true, true, true});
+    at::add_out(to_x_part, dx, grad_part);
+    to_norm_weight.add_(dw);
+    to_norm_bias.add_(db);
+  }
+  return {to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, to_weight1, to_bias1, to_weight2, to_bias2};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(genie, CPU, m) {
+  m.impl("norm_linear", norm_linear_cpu);
+  m.impl("_norm_linear_backward", norm_linear_backward_cpu);
+  m.impl("linear_residual", linear_residual_cpu);
+  m.impl("norm_mlp_residual", norm_mlp_residual_alone_cpu);
+  m.impl("_norm_mlp_residual", norm_mlp_residual_cpu);
+  m.impl("_norm_mlp_residual_backward", norm_mlp_residual_backward_cpu);
+}
+
+}  // namespace genie::ops
