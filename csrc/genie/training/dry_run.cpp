@@ -87,7 +87,8 @@ struct PhaseBytes {
 
 class Estimate {
  public:
-  Estimate(const config::Config& config, models::Genie& genie) : config_(config), genie_(genie) {}
+  Estimate(const config::Config& config, models::Genie& genie, bool on_cpu)
+      : config_(config), genie_(genie), on_cpu_(on_cpu) {}
 
   PhaseBytes of(const std::string& phase, const std::vector<const torch::nn::Module*>& trained) const {
     const config::PhaseConfig& settings = settings_of_phase(config_.training, phase);
@@ -117,7 +118,6 @@ class Estimate {
  private:
   double activations(const std::string& phase, double frames) const {
     const double bytes = config_.training.dtype == "float32" ? 4 : 2;
-    const bool on_cpu = config_.training.device == "cpu" || !at::hasCUDA();
     const auto in_frames = [&](int64_t count) {
       return Tokens{static_cast<double>(count) * frames, static_cast<double>(count),
                     static_cast<double>(config_.data.num_frames)};
@@ -127,19 +127,19 @@ class Estimate {
     // Patches, their reconstruction, and what the loss makes of them.
     constexpr double kCopies = 6 * 4;
     if (phase == "tokenizer") {
-      return transformer_bytes(config_.tokenizer.encoder, tokens, on_cpu, bytes) +
-             transformer_bytes(config_.tokenizer.decoder, tokens, on_cpu, bytes) +
+      return transformer_bytes(config_.tokenizer.encoder, tokens, on_cpu_, bytes) +
+             transformer_bytes(config_.tokenizer.decoder, tokens, on_cpu_, bytes) +
              kCopies * tokens.count * static_cast<double>(genie_->tokenizer_grid().values());
     }
     if (phase == "latent_action") {
-      return transformer_bytes(config_.latent_action.encoder, in_frames(patch_count + 1), on_cpu, bytes) +
-             transformer_bytes(config_.latent_action.decoder, patches, on_cpu, bytes) +
+      return transformer_bytes(config_.latent_action.encoder, in_frames(patch_count + 1), on_cpu_, bytes) +
+             transformer_bytes(config_.latent_action.decoder, patches, on_cpu_, bytes) +
              kCopies * patches.count * static_cast<double>(genie_->latent_action()->grid().values());
     }
     const config::DynamicsConfig& d = config_.dynamics;
     const double masked = tokens.count * d.masked_frame_share * (d.min_mask_rate + d.max_mask_rate) / 2;
     // Logits, their log-softmax and gradient.
-    return transformer_bytes(d.transformer, tokens, on_cpu, bytes) +
+    return transformer_bytes(d.transformer, tokens, on_cpu_, bytes) +
            masked * static_cast<double>(config_.tokenizer.quantizer.num_codes) * 3 * 4;
   }
 
@@ -153,6 +153,7 @@ class Estimate {
 
   const config::Config& config_;
   models::Genie& genie_;
+  bool on_cpu_;
 };
 
 }  // namespace
@@ -162,7 +163,7 @@ std::string dry_run(const config::Config& config) {
   const bool on_gpu = config.training.device != "cpu" && at::hasCUDA();
   const double program = program_gib();
   models::Genie genie(config);
-  const Estimate estimate(config, genie);
+  const Estimate estimate(config, genie, /*on_cpu=*/!on_gpu), of_gpu(config, genie, /*on_cpu=*/false);
   const std::map<std::string, const torch::nn::Module*> models = {
       {"tokenizer", genie->tokenizer().get()},
       {"latent_action", genie->latent_action().get()},
@@ -190,7 +191,8 @@ std::string dry_run(const config::Config& config) {
         beside - program, program);
     text += line;
     host = std::max(host, on_gpu ? beside : model + beside);
-    gpu = std::max(gpu, model);
+    const PhaseBytes there = of_gpu.of(phase, trained);
+    gpu = std::max(gpu, (there.weights + there.optimizer + there.activations) / kGiB);
   }
   if (on_gpu) {
     std::snprintf(line, sizeof line, "peak memory %.2f GiB, and %.2f GiB on the GPU\n", host, gpu);
