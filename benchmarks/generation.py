@@ -3,12 +3,12 @@
     python benchmarks/generation.py --json out.json
 
 The model is that of docs/performance.md: T = 16 frames, 256 tokens a frame, 1024 codes, dim 256, 8 layers, 8
-heads, 25 MaskGIT steps, batch 1, float32, with 15 frames in context. A cached frame is Session.step: it puts
-the former frame into the cache (the commit pass), refines the new one, and decodes the picture; an uncached one
-computes the whole window in each refinement step. With rotary time positions nothing is computed again when the
-window slides; with learned ones the window is encoded anew for each frame ("sliding"). The bare matrix
-multiplications of a refinement step are its torch.mm and torch.bmm calls into memory that is there already.
-Runs alternate; each figure is the least of several.
+heads, 25 MaskGIT steps, batch 1, float32, with 15 frames in context. A cached frame is Session.step: it
+puts the former frame into the cache (the commit pass), refines the new one, and decodes the picture; an
+uncached one computes the whole window in each refinement step. With rotary time positions nothing is
+computed again when the window slides; with learned ones the window is encoded anew for each frame
+("sliding"). The bare matrix multiplications of a refinement step are its torch.mm and torch.bmm calls into
+memory that is there already. Runs alternate; each figure is the least of several.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Forward, backward, clipping and AdamW on a batch of 4 clips of 16 frames of 64x64 pixels. Before anything is
 timed, the plain model loads our weights, and both must give the same loss and gradients. Both use torch's
-fused AdamW. They take turns with the allocator told to keep freed memory (`genie_cpp.training.keep_freed_memory`, as
-our trainer does); "plain as is" is the plain model before that, with the allocator as Python leaves it.
+fused AdamW. They take turns with the allocator told to keep freed memory
+(`genie_cpp.training.keep_freed_memory`, as our trainer does); "plain as is" is the plain model before that,
+with the allocator as Python leaves it.
 """
 
 from __future__ import annotations

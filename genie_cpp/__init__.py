@@ -21,18 +21,35 @@ __all__ = [
     "data",
     "errors",
     "evaluation",
+    "gym",
     "inference",
     "load",
     "models",
     "nn",
     "ops",
+    "play",
+    "prompts",
     "training",
     "vision",
     "viz",
 ]
 
 _SUBMODULES = frozenset(
-    {"data", "errors", "evaluation", "inference", "models", "nn", "ops", "training", "vision", "viz"}
+    {
+        "data",
+        "errors",
+        "evaluation",
+        "gym",
+        "inference",
+        "models",
+        "nn",
+        "ops",
+        "play",
+        "prompts",
+        "training",
+        "vision",
+        "viz",
+    }
 )
 
 

@@ -260,6 +260,50 @@ def generate(
 
 
 @_command(
+    "play",
+    "genie-cpp play runs/demo",
+    "genie-cpp play runs/X --data data/other.h5 --port 9000 --no-browser",
+)
+def play(
+    run: Annotated[Path, typer.Argument(help="Run directory of a trained model.")],
+    data: Annotated[
+        Path | None, typer.Option(help="HDF5 file to start from and to watch; default: the run's own.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other computers play.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8421,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name that browsers may call this server by; may be given several times."),
+    ] = None,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Pages that may play at once.")] = 64,
+    idle_minutes: Annotated[
+        float, typer.Option(min=0.1, help="Without an action before a page is disconnected.")
+    ] = 15,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Play a trained world in the browser, and watch what it learned from."""
+    import genie_cpp
+    from genie_cpp import play as page
+
+    world = page.World(genie_cpp.load(run), data, run.resolve().name)
+
+    def listening(address: str) -> None:
+        _stdout().print(f"playing {run} at {address} (Ctrl-C ends it)")
+
+    page.serve(
+        world,
+        host,
+        port,
+        limits=page.Limits(sessions=max_sessions, idle_seconds=60 * idle_minutes),
+        allowed_hosts=allow_host or [],
+        open_browser=browser,
+        on_listening=listening,
+    )
+
+
+@_command(
     "eval",
     "genie-cpp eval --model runs/demo --data runs/demo/boxing.h5 --json runs/demo/eval.json",
     "genie-cpp eval --model runs/coinrun --data data/coinrun_val.h5 --split all --clips 128 --json eval.json",

@@ -48,9 +48,10 @@ def frame_stride(file: _C.VideoFile, config: _C.Config) -> int:
     return round(file.fps / settings["fps"])
 
 
-def read_prompt(path: str | Path, frame: int, context: int, config: _C.Config) -> torch.Tensor:
+def read_prompt(path: str | Path | _C.VideoFile, frame: int, context: int, config: _C.Config) -> torch.Tensor:
     """`context` frames that end with number `frame`, as the model takes them: (1,context,3,H,W)."""
-    file = _C.VideoFile(str(path))
+    file = path if isinstance(path, _C.VideoFile) else _C.VideoFile(str(path))
+    path = file.path
     if not 0 <= frame < file.num_frames:
         raise GenieError(f"{path}: has frames 0..{file.num_frames - 1}, the prompt asks for frame {frame}")
     longest = clip_length(config, "dynamics") - 1

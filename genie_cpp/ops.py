@@ -1,9 +1,9 @@
 """The fused operations, `torch.ops.genie.*`, with types and documentation.
 
 They are ordinary torch operations: differentiable, usable under `torch.compile` and autocast, in
-float32, bfloat16 (computed in float32) and float64 (the pieces of a block, `norm_linear`, `linear_residual`
-and `norm_mlp_residual`, in float32 and float64 alone, without autocast). Wrong shapes and values raise ValueError, wrong
-dtypes TypeError.
+float32, bfloat16 (computed in float32) and float64. The pieces of a block (`norm_linear`,
+`linear_residual`, `norm_mlp_residual`) take float32 and float64 alone and leave autocast to their parts.
+Wrong shapes and values raise ValueError, wrong dtypes TypeError.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ remember() { printf '%s\n' "$2" > ".venv/.genie_$1"; }
 install_system_packages() {
   command -v dpkg-query > /dev/null || return 0 # not Debian: CMake names what it lacks
   local wanted=(g++ make git pkg-config cmake ninja-build ccache libhdf5-dev libyaml-cpp-dev libcli11-dev
-    nlohmann-json3-dev libgtest-dev libgmock-dev liblzf-dev zlib1g-dev)
+    nlohmann-json3-dev libgtest-dev libgmock-dev liblzf-dev zlib1g-dev chromium)
   # The system's own Python comes in parts; another one (pyenv, conda) brings them all.
   case "$(command -v "${PYTHON:-python3}" || true)" in
     '' | /usr/bin/*) wanted+=(python3 python3-venv python3-dev) ;;
@@ -100,7 +100,7 @@ jobs() {
 fingerprint() {
   installed_torch
   "$VENV_PYTHON" --version
-  find csrc cmake tests/cpp CMakeLists.txt pyproject.toml scripts/dependencies.py -type f -print0 | sort -z |
+  find csrc cmake examples tests/cpp CMakeLists.txt pyproject.toml scripts/dependencies.py -type f -print0 | sort -z |
     xargs -0 sha256sum | sha256sum
 }
 

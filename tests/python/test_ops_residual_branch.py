@@ -1,4 +1,4 @@
-"""The pieces of a pre-norm block in one op each, against the same written with torch's operations in float64."""
+"""The pieces of a pre-norm block in one op each, against torch's operations in float64."""
 
 from __future__ import annotations
 

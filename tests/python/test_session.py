@@ -76,7 +76,7 @@ def draw_config(seed: int) -> tuple[_C.Config, dict[str, str]]:
 def whole_frame(
     genie: Genie, past: list[torch.Tensor], actions: list[torch.Tensor], options: dict[str, str]
 ) -> tuple[torch.Tensor, float]:
-    """The next frame (B,N) by MaskGIT at temperature 0 over all frames at once, and how close a call it was."""
+    """The next frame (B,N) by MaskGIT at temperature 0 over all frames at once; how close a call it was."""
     window = genie.dynamics.num_frames
     rotary = options["dynamics.transformer.temporal_position"] == "rotary"
     begin = 0 if rotary else max(0, len(past) - window + 1)

@@ -11,8 +11,8 @@ const torch::nn::LayerNormImpl* fusable_norm(const torch::nn::LayerNormImpl& nor
   const auto dtype = x.scalar_type();
   const bool fits = (dtype == at::kFloat || dtype == at::kDouble) && weight.scalar_type() == dtype &&
                     norm.weight.defined() && norm.weight.scalar_type() == dtype &&
-                    !at::autocast::is_autocast_enabled(x.device().type()) &&
-                    ops::has_kernel("genie::norm_linear", x);
+                    ops::has_kernel("genie::norm_linear", x) &&
+                    !(x.is_cpu() && at::autocast::is_autocast_enabled(at::kCPU));
   return fits ? &norm : nullptr;
 }
 
