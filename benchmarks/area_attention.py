@@ -3,7 +3,7 @@
     python benchmarks/area_attention.py --tokens 512 2048 --json area.json
 
 Both sides run in one process, one after the other, again and again; each figure is the fastest of its runs.
-The core's full attention is the faster of ours and torch's scaled_dot_product_attention, the encoder's ours.
+Full attention is the faster of ours and torch's scaled_dot_product_attention, with the same weights.
 Rows are written as they are measured.
 """
 
@@ -13,16 +13,19 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genie_cpp import nn
-from genie_cpp.vision import create_vision_transformer
+from genie_cpp.ablation.flops import flop_bound
+from genie_cpp.vision import VisionTransformer, create_vision_transformer
 
-WIDTH, HEADS, AREAS = 1024, 16, 4
+WIDTH, HEADS, LAYERS, AREAS = 1024, 16, 24, 4
 GRIDS = {512: (2, 16, 16), 1152: (2, 24, 24), 2048: (8, 16, 16), 4608: (8, 24, 24), 18432: (32, 24, 24)}
 
 
@@ -35,15 +38,6 @@ def fastest(functions: list[Callable[[], object]], repeats: int) -> list[float]:
             function()
             best[i] = min(best[i], time.perf_counter() - begin)
     return best
-
-
-def flop_bound(sizes: list[int], area_layers: int, layers: int) -> float:
-    """From a layer's FLOPs: 24 N D^2 in linear layers, 4 n^2 D in each segment's attention."""
-    tokens = sum(sizes)
-    linear = 24 * tokens * WIDTH**2
-    full = linear + 4 * tokens**2 * WIDTH
-    area = linear + 4 * sum(n * n for n in sizes) * WIDTH
-    return layers * full / (area_layers * area + (layers - area_layers) * full)
 
 
 def area_sizes(tokens: int, uneven: bool) -> list[int]:
@@ -83,6 +77,31 @@ def core(tokens: int, dtype: torch.dtype, backward: bool, uneven: bool, repeats:
             "speedup": min(ours, theirs) / area, "flop_bound": allowed}  # fmt: skip
 
 
+def sdpa_encoder(model: VisionTransformer, video: Tensor) -> Tensor:
+    """The encoder in plain PyTorch with scaled_dot_product_attention, on the model's own weights."""
+    weights = dict(model.named_parameters())
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (WIDTH,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+    kernel = weights["patch_embed.proj.weight"]
+    embedded = F.conv3d(video, kernel, weights["patch_embed.proj.bias"], stride=kernel.shape[2:])
+    height, width = embedded.shape[3:]
+    x = embedded.flatten(2).transpose(1, 2)
+    ids = torch.arange(x.shape[1])
+    for i in range(LAYERS):
+        block = f"blocks.{i}."
+        qkv = linear(f"{block}attn.qkv", norm(f"{block}norm1", x)).unflatten(2, (3, HEADS, -1))
+        q, k = (torch.ops.genie.rope_3d(y, ids, height, width).transpose(1, 2) for y in qkv.unbind(2)[:2])
+        attended = F.scaled_dot_product_attention(q, k, qkv[:, :, 2].transpose(1, 2))
+        x = x + linear(f"{block}attn.proj", attended.transpose(1, 2).flatten(2))
+        x = x + linear(f"{block}mlp.fc2", F.gelu(linear(f"{block}mlp.fc1", norm(f"{block}norm2", x))))
+    return norm("norm", x)
+
+
 def encoder(tokens: int, dtype: torch.dtype, backward: bool, repeats: int) -> dict[str, Any]:
     frames, rows, columns = GRIDS[tokens]
     models = []
@@ -92,20 +111,26 @@ def encoder(tokens: int, dtype: torch.dtype, backward: bool, repeats: int) -> di
     models[1].load_state_dict(models[0].state_dict())
     video = torch.randn(1, 3, 2 * frames, 16 * rows, 16 * columns, dtype=dtype)
 
-    def run(model: torch.nn.Module) -> Callable[[], None]:
+    def run(forward: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         def call() -> None:
-            out = model(video)
+            out = forward(video)
             if backward:
                 out.sum().backward()
-                model.zero_grad()
+                models[0].zero_grad()
+                models[1].zero_grad()
 
         return call
 
-    full, area = fastest([run(model) for model in models], repeats)
+    with torch.no_grad():
+        difference = (sdpa_encoder(models[0], video) - models[0](video)).abs().max().item()
+    assert dtype != torch.float32 or difference <= 1e-3, f"SDPA's encoder differs by {difference}"
+    plain = partial(sdpa_encoder, models[0])
+    full, sdpa, area = fastest([run(forward) for forward in (models[0], plain, models[1])], repeats)
     ids = torch.arange(tokens)
     sizes = torch.bincount(nn.area_ids(ids, frames, rows, columns), minlength=AREAS).tolist()
-    return {"full_ms": full * 1e3, "area_ms": area * 1e3, "area_sizes": sizes, "speedup": full / area,
-            "flop_bound": flop_bound(sizes, 18, 24)}  # fmt: skip
+    return {"full_ms": full * 1e3, "sdpa_ms": sdpa * 1e3, "area_ms": area * 1e3, "area_sizes": sizes,
+            "speedup": min(full, sdpa) / area,
+            "flop_bound": flop_bound(sizes, WIDTH, 18, LAYERS)}  # fmt: skip
 
 
 def main() -> None:
@@ -116,6 +141,7 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", default=["core", "encoder"], choices=["core", "encoder"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--passes", nargs="+", default=["forward", "both"], choices=["forward", "both"])
+    parser.add_argument("--areas", nargs="+", default=["even", "uneven"], choices=["even", "uneven"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for the rows")
     options = parser.parse_args()
@@ -125,7 +151,7 @@ def main() -> None:
         for tokens in options.tokens:
             for passes in options.passes:
                 backward = passes == "both"
-                for uneven in (False, True) if what == "core" else (False,):
+                for uneven in [areas == "uneven" for areas in options.areas] if what == "core" else [False]:
                     torch.manual_seed(0)
                     with torch.set_grad_enabled(backward):
                         if what == "core":

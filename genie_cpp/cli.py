@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from genie_cpp import video_commands
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -170,6 +172,7 @@ def inspect(
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --phase dynamics "
     "--set training.dynamics.steps=2000",
     "genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing --resume",
+    "genie-cpp train -c configs/jepa_cpu.yaml --data data/boxing.h5 --out runs/jepa --phase jepa",
     "WANDB_MODE=offline genie-cpp train -c configs/demo.yaml --data data/boxing.h5 --out runs/boxing "
     "--track tensorboard --track wandb",
 )
@@ -191,7 +194,8 @@ def train(
         typer.Option(help="tensorboard or wandb: figures and pictures go there too; may be given twice."),
     ] = None,
 ) -> None:
-    """Train the tokenizer, the latent action model and the dynamics model, one after the other.
+    """Train the tokenizer, the latent action model and the dynamics model, one after the other; or, with
+    --phase jepa, a video encoder.
 
     On several processes: torchrun -m genie_cpp.train (docs/training.md).
     """
@@ -211,9 +215,8 @@ def train(
     finally:
         for tracker in trackers:
             tracker.close()
-    _stdout().print(
-        f"{out}: trained in {sum(seconds.values()):.0f} s; next: genie-cpp eval --model {out} --data FILE"
-    )
+    after = "docs/area_attention.md" if phase == "jepa" else f"genie-cpp eval --model {out} --data FILE"
+    _stdout().print(f"{out}: trained in {sum(seconds.values()):.0f} s; next: {after}")
 
 
 @_command(
@@ -364,6 +367,9 @@ def report(
     page = evaluation.write_report(genie, result, run, [*steps, f"genie-cpp inspect {run}"])
     untrained = f"; not trained yet: {', '.join(genie.untrained)}" if genie.untrained else ""
     _stdout().print(f"{page}{untrained}")
+
+
+video_commands.add_commands(_command)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "VisionPredictor",
     "VisionTransformer",
     "create_vision_transformer",
+    "export_vjepa_checkpoint",
     "load_jepa_run",
     "load_vjepa_checkpoint",
 ]
@@ -273,14 +274,7 @@ def load_vjepa_checkpoint(
     nothing is loaded.
     """
     name = os.fspath(path)
-    try:
-        checkpoint = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise GenieError(f"{name}: there is no such checkpoint") from error
-    except Exception as error:
-        raise GenieError(f"{name}: can't be read as a torch checkpoint ({error})") from error
-    if not isinstance(checkpoint, Mapping):
-        raise GenieError(f"{name}: expected a dictionary of weights, got {type(checkpoint).__name__}")
+    checkpoint = _read_checkpoint(name)
     chosen = _section(checkpoint, section, model, name)
     source = checkpoint[chosen] if chosen else checkpoint
     weights = {_stripped(key): value for key, value in source.items() if isinstance(value, Tensor)}
@@ -298,6 +292,44 @@ def load_vjepa_checkpoint(
         raise GenieError(f"{name}: does not fit the model: {report}")
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def export_vjepa_checkpoint(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[str]:
+    """Writes the weights of a checkpoint of V-JEPA 2 as what `jepa.initial_weights` starts from.
+
+    encoder.*, target_encoder.* and predictor.*, as far as the checkpoint has them, prefixes stripped. Where
+    it has one encoder only, that is both. Returns the names. Raises GenieError where it has none.
+    """
+    name = os.fspath(path)
+    checkpoint = _read_checkpoint(name)
+    weights = {
+        f"{section}.{_stripped(key)}": value
+        for section in ("encoder", "target_encoder", "predictor")
+        for key, value in checkpoint.get(section, {}).items()
+        if isinstance(value, Tensor)
+    }
+    has = [any(key.startswith(f"{part}.") for key in weights) for part in ("encoder", "target_encoder")]
+    if not any(has):
+        raise GenieError(
+            f"{name}: has no section encoder or target_encoder; there are: {', '.join(map(str, checkpoint))}"
+        )
+    if has == [False, True]:
+        for key in [key for key in weights if key.startswith("target_encoder.")]:
+            weights[key.removeprefix("target_")] = weights[key]
+    _C.save_safetensors(os.fspath(out), {key: value.contiguous() for key, value in weights.items()})
+    return sorted(weights)
+
+
+def _read_checkpoint(name: str) -> Mapping[str, Any]:
+    try:
+        checkpoint = torch.load(name, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise GenieError(f"{name}: there is no such checkpoint") from error
+    except Exception as error:
+        raise GenieError(f"{name}: can't be read as a torch checkpoint ({error})") from error
+    if not isinstance(checkpoint, Mapping):
+        raise GenieError(f"{name}: expected a dictionary of weights, got {type(checkpoint).__name__}")
+    return checkpoint
 
 
 def load_jepa_run(run_dir: str | os.PathLike[str], part: str = "target_encoder") -> VisionTransformer:

@@ -37,7 +37,7 @@ def import_videos(
     if not (8 <= width <= 4096 and 8 <= height <= 4096):
         raise GenieError(f"width and height must be between 8 and 4096 pixels, got {width}x{height}")
     for source in sources:  # before anything is written
-        with _open(source) as container:
+        with open_video(source) as container:
             _check_rate(container, source, fps)
     counts = []
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,8 @@ def import_videos(
     return counts
 
 
-def _open(source: str | Path) -> av.container.InputContainer:
+def open_video(source: str | Path) -> av.container.InputContainer:
+    """A video file, opened. Raises GenieError where it is missing or none."""
     if not Path(source).is_file():
         raise GenieError(f"{source}: there is no such video file")
     try:
@@ -77,7 +78,7 @@ def _check_rate(container: av.container.InputContainer, source: str | Path, fps:
 
 def _sample(source: str | Path, fps: float, width: int, height: int) -> Iterator[np.ndarray]:
     """The frame shown at each multiple of 1/fps, as uint8 (height,width,3)."""
-    with _open(source) as container:
+    with open_video(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or fps)
@@ -88,7 +89,7 @@ def _sample(source: str | Path, fps: float, width: int, height: int) -> Iterator
                 start = time if start is None else start
                 # Half a frame of slack: time stamps are rounded to the container's clock.
                 if time - start >= written / fps - 0.5 / max(rate, fps):
-                    yield _fit(frame, width, height)
+                    yield fit_frame(frame, width, height)
                     written += 1
         except av.FFmpegError as error:
             raise GenieError(f"{source}: damaged after {written} frames ({error.strerror})") from error
@@ -96,7 +97,7 @@ def _sample(source: str | Path, fps: float, width: int, height: int) -> Iterator
             raise GenieError(f"{source}: holds no frame that can be decoded")
 
 
-def _fit(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+def fit_frame(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     """Scales to cover width x height, upright, and cuts what stands over evenly at both sides."""
     turned = frame.rotation % 180 != 0
     shown = (frame.height, frame.width) if turned else (frame.width, frame.height)

@@ -73,6 +73,23 @@ def test_perturbing_one_segment_leaves_the_others_bit_identical():
     assert not torch.equal(before[11:24], after[11:24])
 
 
+@pytest.mark.parametrize("lengths", [(3, 70, 0, 150, 1, 40), (1, 1, 300), (20, 20, 20)])
+def test_the_number_of_threads_changes_no_bit(lengths):
+    references.seed(12)
+    inputs = [x.float().requires_grad_() for x in draw(sum(lengths), 3, 16)]
+    upstream = torch.randn(sum(lengths), 3, 16)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            out = op(*inputs, offsets(*lengths), max(lengths))
+            results.append([out, *torch.autograd.grad(out, inputs, upstream)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
 def test_later_frames_of_a_segment_do_not_change_earlier_ones_by_a_bit():
     references.seed(5)
     q, k, v = (x.float() for x in draw(30, 2, 16))

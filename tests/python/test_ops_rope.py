@@ -72,6 +72,17 @@ def test_first_token_is_left_alone_and_the_rest_of_the_head_too():
     assert torch.equal(out[..., 60:], x[..., 60:])
 
 
+@pytest.mark.parametrize("channels,part", [(64, 20), (88, 28), (24, 8)])
+def test_the_head_splits_into_time_row_and_column_and_a_rest(channels, part):
+    references.seed(9)
+    height, width = 6, 8
+    x = torch.randn(1, 1, 1, channels, dtype=torch.float64)
+    for axis, position in enumerate((height * width, width, 1)):  # one step in time, down, to the right
+        turned = torch.ops.genie.rope_3d(x, torch.tensor([[position]]), height, width)
+        changed = (turned != x).flatten().nonzero().flatten()
+        assert changed.tolist() == list(range(axis * part, (axis + 1) * part))
+
+
 def test_slice_of_a_projection_is_rotated_without_a_copy_changing_the_result():
     references.seed(5)
     qkv = torch.randn(2, 6, 3, 2, 12)

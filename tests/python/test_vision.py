@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 
 import attention_references as references
 import pytest
 import torch
 import vision_reference
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genie_cpp import GenieError
 from genie_cpp.vision import (
@@ -185,6 +187,44 @@ def test_the_order_of_a_mask_only_orders_the_result():
     model, x, ids = make(use_area_attention=True), video().float(), draw_mask(2, 40)
     order = torch.randperm(40)
     assert torch.equal(model(x, ids)[:, order], model(x, ids[:, order]))
+
+
+class OpCounter(TorchDispatchMode):
+    """How often each operation runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_tokens_are_sorted_once_and_layers_neither_gather_nor_pad_nor_ask_for_numbers():
+    references.seed(18)
+    x, ids, counted = video().float(), draw_mask(2, 37), {}
+    for depth in (2, 8):
+        model = make(depth=depth, use_area_attention=True)
+        with OpCounter() as counter, torch.no_grad():
+            model(x, ids)
+        counted[depth] = counter.counts
+    assert counted[2]["sort"] == 1 and counted[2]["area_attention"] == 2 and counted[8]["area_attention"] == 8
+    for name in ("sort", "argsort", "index_select", "index", "gather", "scatter_", "cat", "constant_pad_nd",
+                 "_local_scalar_dense", "nonzero", "_to_copy"):  # fmt: skip
+        assert counted[2][name] == counted[8][name], name
+
+
+def test_uneven_areas_are_not_equal_chunks_of_the_sorted_tokens():
+    references.seed(19)
+    ids = lopsided_mask().sort(1).values  # areas of 15 and 1 tokens; four equal chunks would be of 4
+    model, x = make(depth=1, use_area_attention=True, area_attention_layers=(0, 1)).eval(), video().float()
+    alone = (vision_reference.same_area(ids, GRID, (2, 2))[:, 0].sum(2) == 1).nonzero()
+    before = model(x, ids)
+    for b, n in alone.tolist():
+        single = model(x[b : b + 1], ids[b : b + 1, n : n + 1])
+        references.assert_close(before[b, n], single[0, 0], 1e-6)
+    assert len(alone) == 2
 
 
 @pytest.mark.parametrize("splits", [None, (2, 2)])

@@ -2,14 +2,22 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <array>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "genie/config/config.h"
+#include "genie/models/attentive_classifier.h"
+#include "genie/models/jepa.h"
 #include "genie/models/predictor.h"
 #include "genie/models/vision_transformer.h"
 #include "genie/python/bindings.h"
 #include "genie/python/module_handle.h"
+#include "genie/training/jepa_masks.h"
+#include "genie/training/safetensors.h"
 
 namespace genie::python {
 namespace {
@@ -95,11 +103,52 @@ void bind_predictor(py::module_& m) {
            NoGil());
 }
 
+void bind_attentive_classifier(py::module_& m) {
+  module_class<AttentiveClassifierImpl>(m, "AttentiveClassifier")
+      .def(py::init([](int64_t embed_dim, int64_t num_heads, int64_t depth, double mlp_ratio, bool qkv_bias,
+                       int64_t num_classes) {
+             return std::make_shared<AttentiveClassifierImpl>(
+                 AttentiveClassifierOptions{.embed_dim = embed_dim,
+                                            .num_heads = num_heads,
+                                            .depth = depth,
+                                            .mlp_ratio = mlp_ratio,
+                                            .qkv_bias = qkv_bias,
+                                            .num_classes = num_classes});
+           }),
+           py::kw_only(), "embed_dim"_a, "num_heads"_a, "depth"_a, "mlp_ratio"_a, "qkv_bias"_a,
+           "num_classes"_a)
+      .def("forward", &AttentiveClassifierImpl::forward, "features"_a, NoGil());
+}
+
 }  // namespace
 
 void bind_vision(py::module_& m) {
+  bind_attentive_classifier(m);
   bind_vision_transformer(m);
   bind_predictor(m);
+  m.def(
+      "save_safetensors",
+      [](const std::string& path, const std::map<std::string, at::Tensor>& tensors) {
+        training::save_safetensors(path, training::TensorMap(tensors.begin(), tensors.end()));
+      },
+      "path"_a, "tensors"_a, NoGil(), "Writes tensors by name as a safetensors file.");
+  m.def(
+      "to_encoder_input", &to_encoder_input, "video"_a, NoGil(),
+      "Video (B,T,3,H,W) in [0,1] as V-JEPA's encoders take it: (B,3,T,H,W), each colour less its mean over "
+      "its deviation.");
+  m.def(
+      "draw_jepa_masks",
+      [](const config::Config& config, const std::array<int64_t, 3>& grid, const std::vector<int64_t>& clips,
+         uint64_t seed) {
+        std::vector<std::pair<at::Tensor, at::Tensor>> masks;
+        const nn::GridSize size{.frames = grid[0], .height = grid[1], .width = grid[2]};
+        for (const auto& mask : training::draw_jepa_masks(config.jepa.masks, size, clips, seed, at::kCPU)) {
+          masks.emplace_back(mask.seen, mask.hidden);
+        }
+        return masks;
+      },
+      "config"_a, "grid"_a, "clips"_a, "seed"_a = 0,
+      "Phase jepa's masks of these clips: token ids (seen (B,K), hidden (B,P)), one pair a kind of block.");
 }
 
 }  // namespace genie::python

@@ -1,7 +1,10 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
+#include <atomic>
 #include <initializer_list>
+#include <numeric>
+#include <vector>
 
 #include "genie/ops/sequence_attention/head_rows_vec.h"
 
@@ -17,15 +20,40 @@ int64_t block_rows(const SequenceAttention& task, int64_t length) {
   return std::clamp<int64_t>(scores / std::max<int64_t>(length, 1), 6, most) / 6 * 6;
 }
 
+/// The sequences, longest first; empty where all are of one length.
+std::vector<int64_t> longest_first(const SequenceAttention& task) {
+  const auto length = [&](int64_t i) { return task.offsets[i + 1] - task.offsets[i]; };
+  int64_t first = 0;
+  while (first < task.count && length(first) == length(0)) ++first;
+  if (first == task.count) return {};
+  std::vector<int64_t> order(static_cast<size_t>(task.count));
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int64_t a, int64_t b) { return length(a) > length(b); });
+  return order;
+}
+
 /// Calls body(sequence, head) for all of them in parallel. Heads of a sequence follow each other: they share
-/// cache lines.
+/// cache lines. Sequences of different lengths are handed out one by one, the longest first, so that no
+/// thread waits long for another at the end.
 template <class Body>
 void for_each_head(const SequenceAttention& task, const Body& make_body) {
-  at::parallel_for(0, task.count * task.heads, 1, [&](int64_t begin, int64_t end) {
+  const int64_t items = task.count * task.heads;
+  const std::vector<int64_t> order = longest_first(task);
+  if (order.empty()) {
+    at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
+      auto body = make_body();
+      for (int64_t item = begin; item < end; ++item) {
+        if (item + 1 < end) body.prefetch((item + 1) / task.heads, (item + 1) % task.heads);
+        body(item / task.heads, item % task.heads);
+      }
+    });
+    return;
+  }
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), items), 1, [&](int64_t, int64_t) {
     auto body = make_body();
-    for (int64_t item = begin; item < end; ++item) {
-      if (item + 1 < end) body.prefetch((item + 1) / task.heads, (item + 1) % task.heads);
-      body(item / task.heads, item % task.heads);
+    for (int64_t item = next++; item < items; item = next++) {
+      body(order[static_cast<size_t>(item / task.heads)], item % task.heads);
     }
   });
 }
