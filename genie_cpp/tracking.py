@@ -12,7 +12,7 @@ import numpy as np
 from genie_cpp import _C
 from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
-from genie_cpp.runs import ALL_PHASES, read_metrics
+from genie_cpp.runs import PHASES, read_metrics
 
 __all__ = ["TRACKERS", "Tracker", "log_pictures", "open_trackers"]
 
@@ -79,7 +79,7 @@ class WandB:
             config=values(config),
         )
         # Each phase counts its steps from 1: a step of its own for each.
-        for phase in ALL_PHASES:
+        for phase in PHASES:
             self._run.define_metric(f"{phase}/step")
             self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
