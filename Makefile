@@ -1,5 +1,5 @@
 # `make test` and `make demo` do everything from nothing; both are safe to repeat.
-.PHONY: build test demo format lint clean
+.PHONY: build test demo sanitize format lint clean
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 PYTHON_FILES = genie_cpp tests scripts notebooks benchmarks
 
@@ -12,6 +12,13 @@ test: build
 
 demo: build
 	.venv/bin/genie-cpp demo --out runs/demo
+
+# Damaged and foreign files under AddressSanitizer and UBSan; torch itself is not instrumented.
+sanitize: build
+	cmake -S . -B build/sanitize -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Debug \
+	  -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python -DGENIE_BUILD_TESTS=ON -DGENIE_WERROR=ON -DGENIE_SANITIZE=ON
+	cmake --build build/sanitize --target genie_file_tests
+	build/sanitize/tests/cpp/genie_file_tests
 
 format: build
 	.venv/bin/clang-format -i $(CXX_FILES)

@@ -20,6 +20,7 @@ if(GENIE_WERROR)
   target_compile_options(genie_options INTERFACE -Werror)
 endif()
 if(GENIE_SANITIZE)
-  target_compile_options(genie_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer)
+  target_compile_options(genie_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all
+    -fno-omit-frame-pointer)
   target_link_options(genie_options INTERFACE -fsanitize=address,undefined)
 endif()

@@ -152,12 +152,15 @@ def import_(
     "inspect",
     "genie-cpp inspect data/boxing.h5",
     "genie-cpp inspect runs/demo",
+    "genie-cpp inspect runs/demo/dynamics/checkpoints/step_00000700",
     "genie-cpp inspect configs/demo.yaml",
 )
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A video file, a run directory or a configuration.")],
+    path: Annotated[
+        Path, typer.Argument(help="A video file, a run directory, a checkpoint or a configuration.")
+    ],
 ) -> None:
-    """Show what a video file holds, how far a run is, or every key of a configuration."""
+    """Show what a video file or a checkpoint holds, how far a run is, or every key of a configuration."""
     from genie_cpp.inspecting import describe
 
     _stdout().print(describe(path))
@@ -180,7 +183,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run directory.")],
     data: Annotated[Path | None, typer.Option(help="HDF5 file; stands for data.path.")] = None,
     phase: Annotated[
-        str, typer.Option(help="tokenizer, latent_action, dynamics, all of these, or jepa.")
+        str, typer.Option(help="tokenizer, latent_action, dynamics, cotrain, jepa or all.")
     ] = "all",
     overrides: Overrides = None,
     resume: Annotated[
@@ -192,16 +195,20 @@ def train(
     ] = None,
 ) -> None:
     """Train the tokenizer, the latent action model and the dynamics model, one after the other; or, with
-    --phase jepa, a video encoder."""
+    --phase jepa, a video encoder.
+
+    On several processes: torchrun -m genie_cpp.train (docs/training.md).
+    """
+    from genie_cpp import _C
     from genie_cpp.errors import GenieError
     from genie_cpp.progress import train_phases
-    from genie_cpp.runs import ALL_PHASES, PHASES
+    from genie_cpp.runs import PHASES
     from genie_cpp.tracking import open_trackers
 
-    if phase not in ("all", *ALL_PHASES):
-        raise GenieError(f"phase must be one of {', '.join(ALL_PHASES)} or all, got {phase!r}")
+    if phase not in ("all", *PHASES):
+        raise GenieError(f"phase must be one of {', '.join(PHASES)} or all, got {phase!r}")
     settings = _load_config(config, overrides, data)
-    phases = PHASES if phase == "all" else [phase]
+    phases = _C.phase_names(settings) if phase == "all" else [phase]
     trackers = open_trackers(track or [], out, settings) if track else []
     try:
         seconds = train_phases(_stdout(), settings, str(out), phases, resume, trackers)

@@ -44,7 +44,8 @@ def changed(config: _C.Config, *entries: str) -> _C.Config:
     return copy
 
 
-def clip_length(config: _C.Config, phase: str) -> int:
-    """Frames a clip of `phase` had in training: its own num_frames, or data.num_frames where that is 0."""
+def clip_length(config: _C.Config, model: str) -> int:
+    """Frames of the clips that train `model`: its phase's num_frames, or data.num_frames where that is 0."""
     settings = values(config)
+    phase = model if model in _C.phase_names(config) else "cotrain"
     return settings["training"][phase]["num_frames"] or settings["data"]["num_frames"]

@@ -16,7 +16,6 @@ from genie_cpp.config_values import changed, values
 from genie_cpp.data.record import record_atari
 from genie_cpp.errors import GenieError
 from genie_cpp.progress import counting, train_phases
-from genie_cpp.runs import PHASES
 
 
 def demo_config() -> Path:
@@ -46,7 +45,7 @@ def run_demo(console: Console, out: Path, game: str, frames: int, config: _C.Con
             record_atari(recording, game, frames, size, seed, progress=done)
 
     config = changed(config, f"data.path={recording}")
-    seconds |= train_phases(console, config, str(out), PHASES, resume=True)
+    seconds |= train_phases(console, config, str(out), _C.phase_names(config), resume=True)
 
     with _timed(seconds, "evaluation"), console.status("evaluating") as status:
         genie = genie_cpp.load(out)

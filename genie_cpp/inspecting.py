@@ -13,16 +13,16 @@ from rich.text import Text
 from genie_cpp import _C
 from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
-from genie_cpp.runs import ALL_PHASES, PHASES, checkpoints, read_metrics, series
+from genie_cpp.runs import PHASES, checkpoints, read_metrics, series
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 BAR = 30
 
 
 def describe(path: Path) -> RenderableType:
-    """A video file, a run directory or a configuration, told apart by what the path is."""
+    """A video file, a run directory, a checkpoint or a configuration, told apart by what the path is."""
     if path.is_dir():
-        return describe_run(path)
+        return describe_checkpoint(path) if (path / "manifest.json").is_file() else describe_run(path)
     if path.suffix.lower() in CONFIG_SUFFIXES:
         return Syntax(_C.Config.load(str(path)).to_yaml(), "yaml", background_color="default")
     return describe_video(path)
@@ -58,10 +58,31 @@ def describe_video(path: Path) -> RenderableType:
     return Group(_facts(rows), histogram)
 
 
+def describe_checkpoint(path: Path) -> RenderableType:
+    found = _C.describe_checkpoint(str(path))
+    facts = [
+        ("phase", found["phase"]),
+        ("step", str(found["step"])),
+        ("seed", str(found["seed"])),
+        ("configuration", f"{found['config_hash']} (in {path / 'config.yaml'})"),
+        ("files", "whole: sizes and checksums are those of the manifest"),
+    ]
+    for part in ("model", "optimizer"):
+        size = sum(entry[3] for entry in found[part])
+        facts.append((part, f"{len(found[part])} tensors, {size / 2**20:.1f} MiB"))
+    table = Table(box=None, pad_edge=False)
+    for title in ("weights", "type", "shape"):
+        table.add_column(title)
+    for name, dtype, shape, _ in found["model"]:
+        table.add_row(name, dtype, "x".join(map(str, shape)) or "scalar")
+    return Group(_facts(facts), table)
+
+
 def describe_run(path: Path) -> RenderableType:
     if not (path / "config.yaml").is_file():
         raise GenieError(f"{path}: is no run directory, it holds no config.yaml")
-    settings = values(_C.Config.load(str(path / "config.yaml")))
+    config = _C.Config.load(str(path / "config.yaml"))
+    settings, phases = values(config), _C.phase_names(config)
     data = settings["data"]
     facts = [
         ("data", data["path"] or "not stated"),
@@ -72,7 +93,8 @@ def describe_run(path: Path) -> RenderableType:
     table = Table()
     for title in ("phase", "step", "of", "loss", "validation loss", "steps a second", "newest checkpoint"):
         table.add_column(title)
-    for phase in ALL_PHASES if (path / "jepa").is_dir() else PHASES:
+    apart = [phase for phase in PHASES if phase not in phases and (path / phase).is_dir()]
+    for phase in phases + apart:
         entries = read_metrics(path, phase)
         steps, losses = series(entries, "loss")
         kept = checkpoints(path, phase)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-PHASES = ["tokenizer", "latent_action", "dynamics"]
-ALL_PHASES = [*PHASES, "jepa"]  # the last stands apart from what "all" means
+# All that a run directory may hold; _C.phase_names gives those of a configuration.
+PHASES = ["tokenizer", "latent_action", "dynamics", "cotrain", "jepa"]
 
 
 def read_metrics(run_dir: str | Path, phase: str) -> list[dict[str, Any]]:

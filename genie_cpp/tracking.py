@@ -12,7 +12,7 @@ import numpy as np
 from genie_cpp import _C
 from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
-from genie_cpp.runs import ALL_PHASES, read_metrics
+from genie_cpp.runs import PHASES, read_metrics
 
 __all__ = ["TRACKERS", "Tracker", "log_pictures", "open_trackers"]
 
@@ -79,7 +79,7 @@ class WandB:
             config=values(config),
         )
         # Each phase counts its steps from 1: a step of its own for each.
-        for phase in ALL_PHASES:
+        for phase in PHASES:
             self._run.define_metric(f"{phase}/step")
             self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
@@ -114,13 +114,13 @@ def log_pictures(trackers: Sequence[Tracker], run_dir: str | Path, config: _C.Co
     from genie_cpp.generation import play
     from genie_cpp.viz import grid, to_frames, upscale
 
-    if not trackers or phase in ("latent_action", "jepa"):
+    if not trackers or phase not in ("tokenizer", "dynamics", "cotrain"):
         return
     settings = values(config)["data"]
     path = settings["validation_path"] or settings["path"]
     genie = models.load(run_dir, allow_untrained=True)
     entries = read_metrics(run_dir, phase)
-    if not entries or {phase, "tokenizer"} & set(genie.untrained):
+    if not entries or genie.untrained and (phase != "tokenizer" or "tokenizer" in genie.untrained):
         return
     video = open_source(path, config, "auto").clips(1, settings["num_frames"]).video
     with torch.no_grad():

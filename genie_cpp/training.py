@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from genie_cpp import _C
 from genie_cpp.config_values import ConfigLike, as_config
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["dry_run", "keep_freed_memory", "train"]
 
@@ -22,18 +25,24 @@ def train(
     callback: Callable[[dict[str, Any]], object] | None = None,
     resume: bool = False,
     show_progress: bool | None = None,
-) -> None:
+    process_group: ProcessGroup | None = None,
+) -> bool:
     """Trains the tokenizer, the latent action model and the dynamics model into the run directory `out`.
 
     `config` is a Config, the path of a YAML file, or nested dictionaries of the keys that differ from their
-    defaults; data.path names the video file. `phase` is "tokenizer", "latent_action", "dynamics", or "all"
-    for one after the other; a phase alone loads those it builds on from `out`. "jepa" stands apart: it
-    trains the video encoder of section `jepa` (docs/area_attention.md). `resume` continues from the
+    defaults; data.path names the video file. `phase` is "tokenizer", "latent_action", "dynamics", "cotrain",
+    or "all" of these that the configuration trains, one after the other; a phase alone loads those it builds
+    on from `out`. "jepa" stands apart: it trains the video encoder of section `jepa`
+    (docs/area_attention.md). `resume` continues from the
     newest checkpoints there.
 
     `callback` is called with each line of metrics.jsonl as a dictionary: "phase", "step", and numbers like
     "loss", "learning_rate" and, after a validation, "validation_...". `show_progress` draws progress on
     stderr; by default where there is no callback.
+
+    With a `process_group` of torch.distributed every process of it calls this with the same arguments, and
+    they train one model together, each on its own batches; the first one alone reads and writes `out` and
+    calls its callback. Returns False where another of them was asked to stop, else True.
 
     Ctrl-C stops after the step under way, saves a checkpoint and raises KeyboardInterrupt; an exception of
     the callback does the same and is raised. Torch's random state and number of threads are left as they
@@ -47,7 +56,8 @@ def train(
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng():
-            _C.train(settings, os.fspath(out), phase, resume, callback, show_progress)
+            group = "" if process_group is None else process_group.group_name
+            return _C.train(settings, os.fspath(out), phase, resume, callback, show_progress, group)
     except KeyboardInterrupt:
         if show_progress:
             print(f"stopped; continue with resume=True on {os.fspath(out)}", file=sys.stderr)

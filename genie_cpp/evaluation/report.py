@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genie_cpp import _C
 from genie_cpp.evaluation import explain
 from genie_cpp.evaluation.evaluate import Evaluation
 from genie_cpp.evaluation.picture import scale_for
 from genie_cpp.generation import play
-from genie_cpp.runs import PHASES, read_metrics, series
+from genie_cpp.runs import read_metrics, series
 from genie_cpp.viz import strip, to_frames, upscale
 
 HELD_FRAMES = 8
@@ -39,7 +40,13 @@ def write_report(
         count = genie.latent_action.num_actions
         held = torch.arange(count)[:, None].expand(-1, HELD_FRAMES)
         action_rows = list(play(genie, prompt.expand(count, -1, -1, -1, -1), held)[:, prompt.shape[1] - 1 :])
-    page = render(evaluation, action_rows, loss_curves(run_dir), next_steps, genie.config.to_yaml())
+    page = render(
+        evaluation,
+        action_rows,
+        loss_curves(run_dir, _C.phase_names(genie.config)),
+        next_steps,
+        genie.config.to_yaml(),
+    )
     path = Path(run_dir) / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -82,8 +89,8 @@ def _learned(evaluation: Evaluation, action_rows: list[np.ndarray]) -> str:
     )
 
 
-def loss_curves(run_dir: str | Path) -> bytes:
-    """Training and validation loss of the three phases as SVG, legible on light and dark."""
+def loss_curves(run_dir: str | Path, phases: list[str]) -> bytes:
+    """Training and validation loss of these phases as SVG, legible on light and dark."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -93,8 +100,8 @@ def loss_curves(run_dir: str | Path) -> bytes:
     colours = {f"{part}.color": grey for part in ("xtick", "ytick", "text")}
     style = {**colours, "axes.edgecolor": grey, "axes.labelcolor": grey, "svg.hashsalt": "genie"}
     with plt.rc_context(style):
-        figure, axes = plt.subplots(1, len(PHASES), figsize=(11, 3), layout="constrained")
-        for axis, phase in zip(axes, PHASES, strict=True):
+        figure, axes = plt.subplots(1, len(phases), figsize=(11, 3), layout="constrained", squeeze=False)
+        for axis, phase in zip(axes[0], phases, strict=True):
             entries = read_metrics(run_dir, phase)
             for key, label in (("loss", "training"), ("validation_loss", "validation")):
                 steps, losses = series(entries, key)

@@ -63,7 +63,7 @@ TEST(Config, WritingAndReadingBackKeepsEveryBit) {
     config.jepa.masks.min_aspect = config.jepa.masks.max_aspect;
     config.data.stride = 1;
     for (PhaseConfig* phase : {&config.training.tokenizer, &config.training.latent_action,
-                               &config.training.dynamics, &config.training.jepa}) {
+                               &config.training.dynamics, &config.training.cotrain, &config.training.jepa}) {
       phase->final_learning_rate = phase->learning_rate / 7;
     }
     const std::string yaml = to_yaml(config);
@@ -184,7 +184,8 @@ TEST(NearestKey, FindsMisspelledAndMisplacedKeys) {
   auto nearest = [&](const std::string& key) { return nearest_keys(key, entries); };
   EXPECT_THAT(nearest("learning_rate"),
               ElementsAre("training.tokenizer.learning_rate", "training.latent_action.learning_rate",
-                          "training.dynamics.learning_rate", "training.jepa.learning_rate"));
+                          "training.dynamics.learning_rate", "training.cotrain.learning_rate",
+                          "training.jepa.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.Learning-Rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("training.tokenizer.lerning_rate"), ElementsAre("training.tokenizer.learning_rate"));
   EXPECT_THAT(nearest("tokenizer.num_codes"), ElementsAre("tokenizer.quantizer.num_codes"));

@@ -12,7 +12,6 @@ from worlds import ShiftingWorld
 from genie_cpp import _C, training
 from genie_cpp.config_values import values
 from genie_cpp.demo import demo_config, run_demo
-from genie_cpp.runs import PHASES
 
 
 def test_the_demo_goes_from_nothing_to_a_report_and_can_be_repeated(
@@ -33,7 +32,7 @@ def test_the_demo_goes_from_nothing_to_a_report_and_can_be_repeated(
     for _ in range(2):
         run_demo(console, tmp_path, "boxing", 600, shifting_world.config, seed=0)
     output = console.export_text()
-    assert trained == 2 * PHASES
+    assert trained == 2 * _C.phase_names(_C.Config())
     assert "using the recording" in output and "recording" in output and "total" in output
     assert str(tmp_path / "report.html") in output and "genie-cpp generate" in output
     assert (tmp_path / "report.html").is_file() and (tmp_path / "eval.png").is_file()

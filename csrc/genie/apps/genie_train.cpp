@@ -2,6 +2,7 @@
 #include <c10/util/Exception.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -12,6 +13,8 @@
 #include "genie/training/run.h"
 
 int main(int argc, char** argv) {
+  // A file that may not grow any more is an error like a full disk, not the end.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app{
       "Train a Genie world model on plain video: video tokenizer, latent action model, dynamics model."};
   std::string config_path, phase = "all", data, out;
@@ -20,8 +23,10 @@ int main(int argc, char** argv) {
   app.add_option("--config", config_path,
                  "YAML configuration (configs/*.yaml, keys in docs/configuration.md)")
       ->required();
-  app.add_option("--phase", phase,
-                 "tokenizer, latent_action, dynamics, all of these one after the other, or jepa")
+  app.add_option(
+         "--phase", phase,
+         "tokenizer, latent_action, dynamics, cotrain, jepa, or all that the configuration trains for a "
+         "Genie, one after the other")
       ->capture_default_str();
   app.add_option("--set", overrides, "override a key: section.key=value (may be repeated)");
   app.add_option("--data", data, "HDF5 video (docs/data_format.md); sets data.path");

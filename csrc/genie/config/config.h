@@ -100,9 +100,13 @@ struct TrainingConfig {
   int64_t validation_clips = 32;
   int64_t log_every = 10;
   int64_t max_bad_steps = 20;
+  bool slow_bfloat16 = false;
+  bool shard_optimizer = false;
+  bool token_cache = false;
   PhaseConfig tokenizer;
   PhaseConfig latent_action;
   PhaseConfig dynamics;
+  PhaseConfig cotrain{.steps = 0};
   PhaseConfig jepa;
 
   template <class Self, class Visitor>
@@ -122,9 +126,27 @@ struct TrainingConfig {
     visit("log_every", s.log_every, "steps between lines in metrics.jsonl", at_least(1));
     visit("max_bad_steps", s.max_bad_steps,
           "steps in a row with a loss or gradient that is not finite before training stops", at_least(1));
+    visit("slow_bfloat16", s.slow_bfloat16,
+          "allow dtype: bfloat16 on a processor without bfloat16 instructions, many times slower than "
+          "float32; for "
+          "comparing the two",
+          {});
+    visit("shard_optimizer", s.shard_optimizer,
+          "with several processes, each keeps AdamW's moments of a part of the parameters (ZeRO stage 1)",
+          {});
+    visit("token_cache", s.token_cache,
+          "phase dynamics computes each clip's tokens and latent actions once, into a file of the run "
+          "directory, and reads "
+          "them at each step; not with random_crop or horizontal_flip",
+          {});
     visit("tokenizer", s.tokenizer, "phase tokenizer", {});
     visit("latent_action", s.latent_action, "phase latent_action", {});
     visit("dynamics", s.dynamics, "phase dynamics", {});
+    visit("cotrain", s.cotrain,
+          "phase cotrain: the latent action model, on its own losses, and the dynamics model together; with "
+          "steps above 0 "
+          "it takes the place of the phases latent_action and dynamics",
+          {});
     visit("jepa", s.jepa, "phase jepa", {});
   }
 };

@@ -70,6 +70,16 @@ void check_dynamics(const DynamicsConfig& c) {
   check(c.max_mask_rate > 0, "dynamics.max_mask_rate = 0 masks nothing, so there is nothing to learn from");
 }
 
+void check_token_cache(const Config& c) {
+  if (!c.training.token_cache) return;
+  check(c.data.random_crop == 0 && !c.data.horizontal_flip,
+        "training.token_cache keeps one set of tokens a clip, and data.random_crop and data.horizontal_flip "
+        "show a clip differently each time; turn these off or training.token_cache");
+  check(c.training.cotrain.steps == 0,
+        "training.token_cache has no effect with training.cotrain.steps > 0, where the latent actions change "
+        "from step to step; turn one of them off");
+}
+
 void check_jepa(const JepaConfig& c) {
   const auto divides = [](int64_t dim, int64_t heads, const char* key) {
     check(dim % heads == 0, key, ".dim = ", dim, " is not divisible by ", key, ".heads = ", heads);
@@ -111,6 +121,8 @@ void validate(const Config& config) {
   check_phase(config.training.tokenizer, "training.tokenizer");
   check_phase(config.training.latent_action, "training.latent_action");
   check_phase(config.training.dynamics, "training.dynamics");
+  check_phase(config.training.cotrain, "training.cotrain");
+  check_token_cache(config);
   check_phase(config.training.jepa, "training.jepa");
   check_jepa(config.jepa);
 }

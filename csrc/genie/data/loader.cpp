@@ -10,12 +10,13 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "genie/core/error.h"
 #include "genie/core/random.h"
-#include "genie/data/shuffle.h"
+#include "genie/data/sample_order.h"
 
 namespace genie::data {
 
@@ -42,8 +43,7 @@ struct Loader::Impl {
   std::condition_variable slot_free, batch_ready;
   std::vector<Slot> slots;                ///< of batch k: k % prefetch
   int64_t next_batch = 0, next_item = 0;  ///< the task handed out next
-  int64_t epoch = -1;
-  std::vector<int64_t> order;  ///< of that epoch
+  std::optional<SampleOrder> order;
   bool stopping = false;
   std::vector<std::jthread> workers;  ///< last, so that they end before what they use
 
@@ -57,20 +57,10 @@ struct Loader::Impl {
   int64_t first_sample(int64_t batch) const {
     return (batch * options.world_size + options.rank) * options.batch_size;
   }
-  int64_t clip_of(int64_t sample);
   bool take_task(Task& task);
   void run_task(const Task& task);
   void work();
 };
-
-int64_t Loader::Impl::clip_of(int64_t sample) {
-  const int64_t wanted = sample / dataset->size();
-  if (wanted != epoch) {
-    order = random_permutation(dataset->size(), mix_seed(options.seed, Stream::data_order, wanted));
-    epoch = wanted;
-  }
-  return order[sample % dataset->size()];
-}
 
 bool Loader::Impl::take_task(Task& task) {
   std::unique_lock lock(mutex);
@@ -78,7 +68,7 @@ bool Loader::Impl::take_task(Task& task) {
   if (stopping) return false;
   const int64_t sample = first_sample(next_batch) + next_item;
   Slot& slot = slots[next_batch % options.prefetch];
-  const int64_t index = clip_of(sample);
+  const int64_t index = order->clip_of(sample);
   if (next_item == 0) {
     slot = Slot{};
     slot.missing = options.batch_size;
@@ -141,6 +131,7 @@ Loader::Loader(std::shared_ptr<const ClipDataset> dataset, const LoaderOptions& 
         options.batch_size, ", ", options.num_workers, ", ", options.prefetch, ", ", position);
   check(options.world_size >= 1 && options.rank >= 0 && options.rank < options.world_size,
         "a loader's rank must be ", "in 0..world_size-1, found ", options.rank, " of ", options.world_size);
+  impl_->order.emplace(dataset->size(), options.seed);
   impl_->dataset = std::move(dataset);
   impl_->options = options;
   impl_->position = impl_->next_batch = position;

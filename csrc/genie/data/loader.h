@@ -27,9 +27,8 @@ struct LoaderOptions {
   bool augment = true;
 };
 
-/// Endless batches, read ahead by worker threads. Sample s is entry s % size of the permutation of epoch s /
-/// size, which depends on the seed and the epoch alone; so position() is all the state there is. An error in
-/// a worker is thrown by next().
+/// Endless batches in SampleOrder, read ahead by worker threads; position() is all the state there is. An
+/// error in a worker is thrown by next().
 class Loader {
  public:
   Loader(std::shared_ptr<const ClipDataset> dataset, const LoaderOptions& options, int64_t position = 0);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "genie/nn/autocast.h"
+#include "genie/nn/dropout.h"
 
 namespace genie::nn {
 namespace {
@@ -40,6 +41,7 @@ struct Recompute : torch::CustomClassHolder {
   std::function<std::vector<at::Tensor>()> current_parameters;
   std::vector<at::Tensor> parameters;  // those of forward
   at::Tensor generator_state;
+  SampleSeeds seeds;
   at::ScalarType autocast_dtype = at::kFloat;  // float32 where autocast is off
 };
 
@@ -49,6 +51,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     const auto device = input.device().type();
     recompute->parameters = parameters.vec();
     recompute->generator_state = generator_of(input).get_state();
+    recompute->seeds = sample_seeds();
     if (at::autocast::is_autocast_enabled(device)) {
       recompute->autocast_dtype = at::autocast::get_autocast_dtype(device);
     }
@@ -79,6 +82,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     at::Tensor output;
     {
       GeneratorStateScope random(generator_of(input), recompute->generator_state);
+      SampleSeedsScope samples(recompute->seeds);
       AutocastScope precision(input.device().type(), recompute->autocast_dtype);
       output = recompute->function(input);
     }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "genie/nn/dropout.h"
 #include "genie/nn/input_check.h"
 #include "genie/ops/residual_branch/residual_branch.h"
 
@@ -29,8 +30,8 @@ at::Tensor STMLPImpl::forward(const at::Tensor& x) {
   hidden = act_layer_ == "gelu"   ? at::gelu(hidden)
            : act_layer_ == "silu" ? at::silu(hidden)
                                   : at::relu(hidden);
-  hidden = fc2_->forward(at::dropout(hidden, drop_, is_training()));
-  return at::dropout(hidden, drop_, is_training());
+  hidden = fc2_->forward(nn::dropout(hidden, drop_, is_training()));
+  return nn::dropout(hidden, drop_, is_training());
 }
 
 at::Tensor STMLPImpl::fused(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
@@ -49,8 +50,7 @@ at::Tensor DropPathImpl::forward(const at::Tensor& x) {
                    x.scalar_type());
   std::vector<int64_t> shape(x.dim(), 1);
   shape[0] = x.size(0);
-  const double keep = 1 - drop_prob_;
-  return x * at::empty(shape, x.options()).bernoulli_(keep).div_(keep);
+  return x * keep_mask(shape, 1 - drop_prob_, x.options());
 }
 
 }  // namespace genie::nn

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "genie/nn/dropout.h"
 #include "genie/nn/input_check.h"
 #include "genie/ops/area_attention/area_attention.h"
 #include "genie/ops/kernel_query.h"
@@ -114,7 +115,7 @@ at::Tensor RoPEAttentionImpl::attend_dense(const Heads& heads, const at::Tensor&
   const auto given = mask.defined() ? std::optional(mask) : std::nullopt;
   at::Tensor out;
   if (options_.use_sdpa) {
-    out = at::scaled_dot_product_attention(q, k, v, given, drop, false, scale_);
+    out = attention(q, k, v, given, drop, false, scale_);
   } else {
     at::Tensor scores = at::matmul(q, k.transpose(-1, -2)) * scale_;
     if (mask.defined()) {
@@ -122,7 +123,7 @@ at::Tensor RoPEAttentionImpl::attend_dense(const Heads& heads, const at::Tensor&
                    ? scores.masked_fill(~mask, -std::numeric_limits<double>::infinity())
                    : scores + mask;
     }
-    out = at::matmul(at::dropout(scores.softmax(-1), drop, is_training()), v);
+    out = at::matmul(nn::dropout(scores.softmax(-1), drop, is_training()), v);
   }
   if (rows_seeing.defined()) out = at::where(rows_seeing, out, at::zeros({}, out.options()));
   return out.transpose(1, 2);
@@ -131,7 +132,7 @@ at::Tensor RoPEAttentionImpl::attend_dense(const Heads& heads, const at::Tensor&
 at::Tensor RoPEAttentionImpl::merge(const at::Tensor& out) {
   at::Tensor merged = out.flatten(-2);
   if (residual_scale_ != 1) merged = merged * residual_scale_;
-  return at::dropout(proj_->forward(merged), options_.proj_drop, is_training());
+  return nn::dropout(proj_->forward(merged), options_.proj_drop, is_training());
 }
 
 bool RoPEAttentionImpl::fused(const at::Tensor& x, const std::optional<at::Tensor>& attn_mask) const {

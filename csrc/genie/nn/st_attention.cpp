@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "genie/nn/dropout.h"
 #include "genie/nn/input_check.h"
 #include "genie/ops/kernel_query.h"
 #include "genie/ops/past_attention/past_attention.h"
@@ -50,7 +51,7 @@ at::Tensor STAttentionBase::as_heads(const at::Tensor& packed) const {
 }
 
 at::Tensor STAttentionBase::attend(const at::Tensor& x, Axis axis, bool causal) {
-  return at::dropout(proj_->forward(attention_of(project(x), axis, causal)), options_.proj_drop,
+  return nn::dropout(proj_->forward(attention_of(project(x), axis, causal)), options_.proj_drop,
                      is_training());
 }
 
@@ -91,9 +92,8 @@ at::Tensor STAttentionBase::attend_unfused(const at::Tensor& qkv, Axis axis, boo
     band = all.triu(1 - options_.rotary_window);
     if (causal) band = band->tril();
   }
-  const at::Tensor out =
-      at::scaled_dot_product_attention(sequences(qk.select(3, 0)), sequences(qk.select(3, 1)),
-                                       sequences(qkv.select(3, 2)), band, drop, causal && !band, scale_);
+  const at::Tensor out = attention(sequences(qk.select(3, 0)), sequences(qk.select(3, 1)),
+                                   sequences(qkv.select(3, 2)), band, drop, causal && !band, scale_);
   const std::vector<int64_t> merged = {batch, frames, tokens, heads * head_dim_};
   if (axis == Axis::space) return out.transpose(1, 2).reshape(merged);
   return out.view({batch, tokens, heads, frames, head_dim_}).permute({0, 3, 1, 2, 4}).reshape(merged);

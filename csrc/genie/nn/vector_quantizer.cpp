@@ -49,7 +49,8 @@ Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
       "; keep the module in float32 and use autocast, or call eval()");
   const NoAutocastScope full_precision;
   const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
-  if (is_training() && config_.kmeans_init && !initialized_.item<bool>()) initialize_from(flat, 0);
+  if (is_training() && config_.kmeans_init && !initialized_.item<bool>())
+    initialize_from(of_all_processes(flat.detach()), 0);
   at::Tensor indices;
   {
     at::NoGradGuard no_grad;
@@ -108,9 +109,18 @@ void VectorQuantizerImpl::gather(const at::Tensor& x, const at::Tensor& indices)
   batch_sample_ = x.detach();
 }
 
+void VectorQuantizerImpl::sum_statistics() {
+  if (!sharing_.sum) return;
+  at::Tensor both = at::cat({batch_count_.unsqueeze(1), batch_sum_}, 1);
+  sharing_.sum(both);
+  batch_count_ = both.select(1, 0).contiguous();
+  batch_sum_ = both.narrow(1, 1, config_.code_dim).contiguous();
+}
+
 void VectorQuantizerImpl::update_codebook(uint64_t seed) {
   if (!batch_count_.defined()) return;
   at::NoGradGuard no_grad;
+  sum_statistics();
   if (!batch_sum_.isfinite().all().item<bool>()) {
     discard_statistics();
     TORCH_CHECK_VALUE(false,
@@ -130,7 +140,7 @@ void VectorQuantizerImpl::update_codebook(uint64_t seed) {
     const at::Tensor dead = (unused_steps_ >= config_.dead_code_steps).nonzero().flatten();
     const int64_t count = dead.size(0);
     if (count > 0) {
-      const at::Tensor from = draw_by_error(batch_sample_, codebook_, count, seed);
+      const at::Tensor from = draw_by_error(of_all_processes(batch_sample_), codebook_, count, seed);
       codebook_.index_copy_(0, dead, from.to(codebook_.scalar_type()));
       unused_steps_.index_fill_(0, dead, 0);
       if (config_.update == "ema") {

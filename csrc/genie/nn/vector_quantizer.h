@@ -4,6 +4,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "genie/config/model_config.h"
 #include "genie/nn/rebindable.h"
@@ -24,6 +25,12 @@ struct CodebookUsage {
   double perplexity = 0;  ///< exp of the entropy of their frequencies
 };
 
+/// What several processes that train one codebook do together. Empty functions: there is one process.
+struct CodebookSharing {
+  std::function<void(at::Tensor&)> sum;                      ///< in place, over all processes
+  std::function<at::Tensor(const at::Tensor&)> gather_rows;  ///< those of all processes, in their order
+};
+
 /// Vector quantization (van den Oord et al. 2017, arXiv 1711.00937) with the straight-through estimator.
 /// Entries follow the encodings by moving averages ("ema") or by the codebook loss ("loss"). In training mode
 /// forward() gathers the statistics that update_codebook() - to be called once an optimizer step - turns into
@@ -41,6 +48,8 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   const at::Tensor& codebook() const { return codebook_; }  ///< (K,D)
   const config::QuantizerConfig& config() const { return config_; }
 
+  /// From now on all processes see the statistics and encodings of all; each must make the same calls.
+  void share(CodebookSharing sharing) { sharing_ = std::move(sharing); }
   /// Places all entries at k-means centers of x (M,D).
   void initialize_from(const at::Tensor& x, uint64_t seed);
   /// Applies the statistics gathered since the last call; `seed` draws where dead entries restart.
@@ -49,17 +58,25 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   void discard_statistics();
   /// Usage over the updates since the last call.
   CodebookUsage take_usage();
+  /// What take_usage() will tell of: how often each entry was used (K); undefined where there was no update.
+  const at::Tensor& usage_counts() const { return usage_; }
+  void set_usage_counts(const at::Tensor& counts) { usage_ = counts; }
 
   void rebind(const std::string& name, const at::Tensor& tensor) override;
 
  private:
   void gather(const at::Tensor& x, const at::Tensor& indices);
+  void sum_statistics();
+  at::Tensor of_all_processes(const at::Tensor& rows) const {
+    return sharing_.gather_rows ? sharing_.gather_rows(rows) : rows;
+  }
 
   config::QuantizerConfig config_;
   at::Tensor codebook_;                                          // parameter with update "loss", else buffer
   at::Tensor ema_count_, ema_sum_, unused_steps_, initialized_;  // buffers
   at::Tensor batch_count_, batch_sum_, batch_sample_;            // statistics of the step under way
-  at::Tensor usage_;                                             // counts since take_usage()
+  CodebookSharing sharing_;
+  at::Tensor usage_;  // counts since take_usage()
 };
 TORCH_MODULE(VectorQuantizer);
 

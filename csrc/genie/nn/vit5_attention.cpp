@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "genie/nn/dropout.h"
 #include "genie/nn/input_check.h"
 #include "genie/ops/area_attention/area_attention.h"
 #include "genie/ops/kernel_query.h"
@@ -134,12 +135,11 @@ at::Tensor ViT5AttentionImpl::forward(const at::Tensor& x) {
     out = ops::area_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), starts, tokens, scale_)
               .view({batch, tokens, heads * head_dim_});
   } else {
-    out = at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), {}, drop,
-                                           false, scale_)
+    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), {}, drop, false, scale_)
               .transpose(1, 2)
               .flatten(2);
   }
-  return at::dropout(proj_->forward(out), options_.proj_dropout, is_training());
+  return nn::dropout(proj_->forward(out), options_.proj_dropout, is_training());
 }
 
 int64_t ViT5AttentionImpl::flop_count(int64_t num_tokens) const {

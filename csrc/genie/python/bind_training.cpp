@@ -2,6 +2,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <chrono>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "genie/core/memory.h"
 #include "genie/python/bindings.h"
 #include "genie/python/no_gil.h"
+#include "genie/training/checkpoint.h"
 #include "genie/training/jepa_phase.h"
 #include "genie/training/run.h"
 
@@ -74,23 +76,50 @@ class PythonHooks {
   Clock::time_point checked_{};
 };
 
-void train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
-           const py::object& on_metrics, bool show_progress) {
+/// False where another process was asked to stop.
+bool train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
+           const py::object& on_metrics, bool show_progress, const std::string& process_group) {
   PythonHooks python(on_metrics);
+  Outcome outcome = Outcome::finished;
   {
     const config::Config own = config;  // Python may change its own meanwhile
     const training::TrainerHooks hooks = python.hooks(show_progress);
     const py::gil_scoped_release no_gil;
-    training::train(own, out, phase, resume, hooks);
+    outcome = training::train(own, out, phase, resume, hooks, process_group);
   }
   python.raise();
+  return outcome == Outcome::finished;
+}
+
+/// Checks every file against the manifest first.
+py::dict describe_checkpoint(const std::string& path) {
+  std::map<std::string, training::SafetensorsHeader> headers;
+  training::TrainState state;
+  {
+    const py::gil_scoped_release no_gil;
+    training::verify_checkpoint(path);
+    for (const char* name : {"model", "optimizer"})
+      headers[name] = training::read_safetensors_header(path + "/" + name + ".safetensors");
+    constexpr uint64_t kMaxState = uint64_t{1} << 20;
+    state = training::parse_train_state(read_text(path + "/state.json", kMaxState), path + "/state.json");
+  }
+  py::dict result("phase"_a = state.phase, "step"_a = state.step, "seed"_a = state.seed,
+                  "config_hash"_a = state.config_hash, "numbers"_a = state.numbers);
+  for (const auto& [file, header] : headers) {
+    py::list tensors;
+    for (const auto& [name, info] : header.tensors)
+      tensors.append(py::make_tuple(name, info.dtype, info.shape, info.end - info.begin));
+    result[py::str(file)] = tensors;
+  }
+  return result;
 }
 
 }  // namespace
 
 void bind_training(py::module_& m) {
   m.def("train", &train, "config"_a, "out"_a, "phase"_a = "all", "resume"_a = false,
-        "on_metrics"_a = py::none(), "show_progress"_a = true, "See genie_cpp.training.train.");
+        "on_metrics"_a = py::none(), "show_progress"_a = true, "process_group"_a = "",
+        "See genie_cpp.training.train.");
   m.def(
       "load_genie",
       [](const std::string& run_dir, bool allow_untrained) {
@@ -103,7 +132,7 @@ void bind_training(py::module_& m) {
         return py::make_tuple(genie.ptr(), untrained);
       },
       "run_dir"_a, "allow_untrained"_a = false,
-      "(Genie, names of the phases that are not trained): each model from its newest checkpoint.");
+      "(Genie, names of the models that are not trained): each model from its newest checkpoint.");
   m.def(
       "save_genie",
       [](const std::shared_ptr<models::GenieImpl>& model, const std::string& run_dir) {
@@ -111,6 +140,11 @@ void bind_training(py::module_& m) {
         training::save_genie(genie, run_dir);
       },
       "genie"_a, "run_dir"_a, NoGil(), "Writes the models as a run directory.");
+  m.def("describe_checkpoint", &describe_checkpoint, "path"_a,
+        "What a checkpoint holds: its state, and name, dtype, shape and bytes of the tensors of model and "
+        "optimizer. An error where a file is damaged.");
+  m.def("phase_names", &training::phase_names, "config"_a,
+        "The phases of a configuration, in the order they are trained.");
   m.def("load_jepa_weights", &training::load_jepa_weights, "run_dir"_a, NoGil(),
         "Weights by name of the newest checkpoint of phase jepa.");
   m.def("keep_freed_memory", &keep_freed_memory, "keep"_a, "See genie_cpp.training.keep_freed_memory.");

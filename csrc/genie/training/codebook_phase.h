@@ -11,8 +11,11 @@ class CodebookPhase : public Phase {
   CodebookPhase(nn::VectorQuantizer quantizer, const config::QuantizerConfig& config, uint64_t seed)
       : quantizer_(std::move(quantizer)), seed_(seed), usage_alarm_(config.usage_alarm) {}
 
+  void share(const Processes& processes) override;
   void after_step(int64_t step, bool skipped) override;
   Metrics gathered() override;
+  TensorMap gathering() const override;
+  void set_gathering(const TensorMap& tensors) override;
   std::string alarm() const override;
 
  protected:

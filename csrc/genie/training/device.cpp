@@ -3,6 +3,9 @@
 #include <sys/resource.h>
 
 #include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
+
+#include <cstdio>
 
 #include "genie/core/error.h"
 
@@ -29,17 +32,43 @@ c10::Device training_device(const config::TrainingConfig& config) {
 
 c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device) {
   if (config.dtype == "float32") return c10::ScalarType::Float;
-  check(device.is_cuda() || cpu_has_bfloat16(),
-        "training.dtype is bfloat16, but this processor has no bfloat16 instructions and would take a "
-        "hundred times as long; "
-        "set training.dtype=float32");
+  check(device.is_cuda() || cpu_has_bfloat16() || config.slow_bfloat16,
+        "training.dtype is bfloat16, but this processor has no bfloat16 instructions and would take many "
+        "times as long; set training.dtype=float32, or training.slow_bfloat16=true to compare the two");
   return c10::ScalarType::BFloat16;
 }
 
 double peak_host_memory_gib() {
+  // getrusage's peak also counts the program that started this one.
+  if (std::FILE* status = std::fopen("/proc/self/status", "r")) {
+    char line[256];
+    long kib = 0;
+    while (kib == 0 && std::fgets(line, sizeof line, status)) std::sscanf(line, "VmHWM: %ld kB", &kib);
+    std::fclose(status);
+    if (kib > 0) return static_cast<double>(kib) / (1024.0 * 1024.0);
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / (1024.0 * 1024.0);
+}
+
+double peak_device_memory_gib(const c10::Device& device) {
+  if (device.is_cpu()) return 0;
+  const auto index = device.has_index() ? device.index() : at::accelerator::getDeviceIndex();
+  const auto stats = at::accelerator::getDeviceStats(index);
+  const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return static_cast<double>(stats.reserved_bytes[all].peak) / (1024.0 * 1024.0 * 1024.0);
+}
+
+std::string describe_peak_memory(const c10::Device& device) {
+  char text[96];
+  std::snprintf(text, sizeof text, "%.2f GiB", peak_host_memory_gib());
+  std::string result = text;
+  if (!device.is_cpu()) {
+    std::snprintf(text, sizeof text, ", and %.2f GiB on the GPU", peak_device_memory_gib(device));
+    result += text;
+  }
+  return result;
 }
 
 }  // namespace genie::training

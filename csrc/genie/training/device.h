@@ -3,6 +3,8 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <string>
+
 #include "genie/config/config.h"
 
 namespace genie::training {
@@ -12,10 +14,16 @@ namespace genie::training {
 c10::Device training_device(const config::TrainingConfig& config);
 
 /// The dtype of matrix multiplications. Throws Error for bfloat16 on a CPU without bfloat16 instructions,
-/// where it would be a hundred times slower than float32.
+/// where it is many times slower than float32, unless training.slow_bfloat16 allows it.
 c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device);
 
 /// The most memory this process has held so far, of the host.
 double peak_host_memory_gib();
+
+/// The most memory that torch has taken of a device other than the CPU.
+double peak_device_memory_gib(const c10::Device& device);
+
+/// "1.17 GiB", or for another device "1.17 GiB, and 9.81 GiB on the GPU".
+std::string describe_peak_memory(const c10::Device& device);
 
 }  // namespace genie::training

@@ -14,7 +14,9 @@ namespace {
 class DynamicsPhase : public Phase {
  public:
   explicit DynamicsPhase(models::Genie genie)
-      : genie_(std::move(genie)), seed_(genie_->config().training.seed) {}
+      : genie_(std::move(genie)),
+        seed_(genie_->config().training.seed),
+        tokens_per_frame_(genie_->tokenizer_grid().count()) {}
 
   std::string name() const override { return "dynamics"; }
   torch::nn::Module& model() override { return *genie_->dynamics(); }
@@ -25,13 +27,15 @@ class DynamicsPhase : public Phase {
                                         mix_seed(seed_, Stream::initialization, 3));
   }
 
-  double weight(const std::vector<int64_t>& samples) const override {
-    return draw_mask(samples, at::kCPU).sum().item<double>();
+  /// Masked tokens.
+  Totals totals(const Part& part) const override {
+    const int64_t frames = part.tokens.defined() ? part.tokens.size(1) : part.video.size(1);
+    return {draw_mask(part.samples, frames, at::kCPU).sum().item<double>()};
   }
 
-  PartResult loss(const Part& part, double total_weight) override {
-    const auto [tokens, actions] = read(part.video);
-    const at::Tensor mask = draw_mask(part.samples, part.video.device());
+  PartResult loss(const Part& part, const Totals& batch) override {
+    const auto [tokens, actions] = read(part);
+    const at::Tensor mask = draw_mask(part.samples, tokens.size(1), tokens.device());
     models::DynamicsModel& model = genie_->dynamics();
     const at::Tensor features = model->features(corrupt(tokens, part.samples), actions, mask);
     // Only masked tokens count, so only their logits are computed; the targets are the tokens as read.
@@ -41,12 +45,12 @@ class DynamicsPhase : public Phase {
     const at::Tensor sum =
         at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100, config().label_smoothing);
     const at::Tensor correct = (logits.detach().argmax(-1) == targets).sum();
-    return {sum / total_weight, {{"accuracy", correct / total_weight}}};
+    return {sum / batch[0], {{"accuracy", correct / batch[0]}}};
   }
 
   /// All tokens of the last frame masked; beside it the share of tokens that are the last frame's again.
   Metrics validate(const Part& part) override {
-    const auto [tokens, actions] = read(part.video);
+    const auto [tokens, actions] = read(part);
     const int64_t last = tokens.size(1) - 1;
     at::Tensor mask = at::zeros_like(tokens, tokens.options().dtype(at::kBool));
     mask.select(1, last).fill_(true);
@@ -63,19 +67,16 @@ class DynamicsPhase : public Phase {
  private:
   const config::DynamicsConfig& config() const { return genie_->config().dynamics; }
 
-  std::pair<at::Tensor, at::Tensor> read(const at::Tensor& video) {
+  std::pair<at::Tensor, at::Tensor> read(const Part& part) {
+    if (part.tokens.defined()) return {part.tokens, part.actions};
     at::NoGradGuard no_grad;
-    return {genie_->tokenizer()->encode(video), genie_->latent_action()->infer(video)};
-  }
-
-  int64_t frames() const {
-    return settings().num_frames > 0 ? settings().num_frames : genie_->config().data.num_frames;
+    return {genie_->tokenizer()->encode(part.video), genie_->latent_action()->infer(part.video)};
   }
 
   /// The rate is drawn for each sample, whether a frame is masked at all for each frame; the first one never
   /// is.
-  at::Tensor draw_mask(const std::vector<int64_t>& samples, const at::Device& device) const {
-    const int64_t per_frame = genie_->tokenizer_grid().count(), later = frames() - 1;
+  at::Tensor draw_mask(const std::vector<int64_t>& samples, int64_t frames, const at::Device& device) const {
+    const int64_t per_frame = tokens_per_frame_, later = frames - 1;
     const at::Tensor drawn =
         sample_uniform(samples, {1 + later + later * per_frame}, seed_, Stream::mask, device);
     const double low = config().min_mask_rate, high = config().max_mask_rate;
@@ -103,6 +104,7 @@ class DynamicsPhase : public Phase {
 
   models::Genie genie_;
   uint64_t seed_;
+  int64_t tokens_per_frame_;
 };
 
 }  // namespace

@@ -77,8 +77,8 @@ class JepaPhase : public Phase {
   torch::nn::Module& model() override { return *model_; }
   const config::PhaseConfig& settings() const override { return config_.training.jepa; }
 
-  PartResult loss(const Part& part, double total_weight) override {
-    const double share = weight(part.samples) / total_weight;
+  PartResult loss(const Part& part, const Totals& batch) override {
+    const double share = static_cast<double>(part.samples.size()) / batch[0];
     const Numbers numbers = compare(part.video, part.samples);
     target_deviation_ = numbers.target_deviation;
     return {numbers.loss * share, {{"target_std", numbers.target_deviation * share}}};

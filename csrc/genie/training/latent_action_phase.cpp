@@ -1,4 +1,7 @@
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <optional>
 
 #include "genie/core/random.h"
 #include "genie/training/codebook_phase.h"
@@ -14,13 +17,28 @@ class LatentActionPhase : public CodebookPhase {
   explicit LatentActionPhase(models::Genie genie)
       : CodebookPhase(genie->latent_action()->quantizer(), genie->config().latent_action.quantizer,
                       genie->config().training.seed),
-        genie_(std::move(genie)) {}
+        genie_(std::move(genie)),
+        grid_(genie_->latent_action()->grid()) {}
 
   std::string name() const override { return "latent_action"; }
   torch::nn::Module& model() override { return *genie_->latent_action(); }
   const config::PhaseConfig& settings() const override { return genie_->config().training.latent_action; }
 
-  PartResult loss(const Part& part, double total_weight) override {
+  /// Samples and, where changes weigh more, the sum and number of the patches' changes.
+  Totals totals(const Part& part) const override {
+    Totals sums = Phase::totals(part);
+    if (genie_->config().latent_action.change_weight > 0) {
+      at::NoGradGuard no_grad;
+      const int64_t steps = part.video.size(1) - 1;
+      const at::Tensor patches = nn::patchify(part.video, grid_);
+      const at::Tensor change = (patches.narrow(1, 1, steps) - patches.narrow(1, 0, steps)).abs();
+      sums.push_back(change.sum(at::kDouble).item<double>());
+      sums.push_back(static_cast<double>(change.numel()));
+    }
+    return sums;
+  }
+
+  PartResult loss(const Part& part, const Totals& batch) override {
     models::LatentActionModel& model = genie_->latent_action();
     const double hide = genie_->config().latent_action.history_mask;
     at::Tensor hidden;
@@ -29,9 +47,10 @@ class LatentActionPhase : public CodebookPhase {
                               Stream::mask, part.video.device()) < hide;
     }
     const models::LatentActionOutput output = model->forward(part.video, hidden);
-    const double share = weight(part.samples) / total_weight;
+    const double share = static_cast<double>(part.samples.size()) / batch[0];
+    const auto mean_change = batch.size() > 1 ? std::optional(batch[1] / batch[2]) : std::nullopt;
     return {
-        latent_action_loss(output, genie_->config().latent_action) * share,
+        latent_action_loss(output, genie_->config().latent_action, mean_change) * share,
         {{"psnr", predicted_psnr(output) * share}, {"commitment", output.quantizer_loss.detach() * share}}};
   }
 
@@ -60,6 +79,7 @@ class LatentActionPhase : public CodebookPhase {
   }
 
   models::Genie genie_;
+  nn::PatchGrid grid_;
 };
 
 }  // namespace

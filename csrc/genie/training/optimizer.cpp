@@ -3,91 +3,163 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "genie/core/error.h"
 #include "genie/training/module_state.h"
 
 namespace genie::training {
 namespace {
 
-bool decays(const std::string& name, const at::Tensor& parameter) {
+bool is_matrix(const std::string& name, const at::Tensor& parameter) {
   return parameter.dim() == 2 && name.find("position") == std::string::npos &&
          name.find("codebook") == std::string::npos;
 }
 
+std::vector<at::Tensor> values(const TensorMap& tensors) {
+  std::vector<at::Tensor> result;
+  for (const auto& item : tensors) result.push_back(item.second);
+  return result;
+}
+
 }  // namespace
 
-AdamW::AdamW(const torch::nn::Module& model, const config::PhaseConfig& config) : config_(config) {
-  groups_[0].weight_decay = config.weight_decay;
+AdamW::AdamW(const torch::nn::Module& model, const config::PhaseConfig& config, const Processes& processes,
+             bool shard)
+    : config_(config), processes_(processes), sharded_(shard && !processes.alone()) {
   for (const auto& item : model.named_parameters()) {
     if (!item.value().requires_grad()) continue;
-    Group& group = groups_[decays(item.key(), item.value()) ? 0 : 1];
-    group.names.push_back(item.key());
-    group.parameters.push_back(item.value());
-    group.first_moments.push_back(at::zeros_like(item.value()));
-    group.second_moments.push_back(at::zeros_like(item.value()));
-    group.steps.push_back(at::zeros({}, item.value().options().dtype(at::kFloat)));
+    Entry entry;
+    entry.name = item.key();
+    entry.parameter = item.value();
+    entry.decays = is_matrix(entry.name, entry.parameter);
+    entries_.push_back(std::move(entry));
+  }
+  if (sharded_) assign_owners();
+  for (Entry& entry : entries_) {
+    if (!mine(entry)) continue;
+    entry.first_moment = at::zeros_like(entry.parameter);
+    entry.second_moment = at::zeros_like(entry.parameter);
+    entry.steps = at::zeros({}, entry.parameter.options().dtype(at::kFloat));
   }
 }
 
-std::vector<at::Tensor> AdamW::gradients() const {
-  std::vector<at::Tensor> gradients;
-  for (const Group& group : groups_) {
-    for (const at::Tensor& parameter : group.parameters) {
-      if (parameter.grad().defined()) gradients.push_back(parameter.grad());
-    }
+// The largest first, each to the process that has least.
+void AdamW::assign_owners() {
+  std::vector<size_t> order(entries_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [this](size_t a, size_t b) {
+    return entries_[a].parameter.numel() > entries_[b].parameter.numel();
+  });
+  std::vector<int64_t> load(processes_.size(), 0);
+  for (const size_t i : order) {
+    const auto least = std::min_element(load.begin(), load.end());
+    entries_[i].owner = least - load.begin();
+    *least += entries_[i].parameter.numel();
   }
-  return gradients;
 }
 
 double AdamW::clip_gradients(double max_norm) {
   at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> all = gradients();
+  std::vector<at::Tensor> all;
+  for (const Entry& entry : entries_) {
+    if (entry.parameter.grad().defined()) all.push_back(entry.parameter.grad());
+  }
   if (all.empty()) return 0;
   const double norm = at::stack(at::_foreach_norm(all)).norm().item<double>();
   if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(all, max_norm / (norm + 1e-6));
   return norm;
 }
 
+void AdamW::step_group(double learning_rate, bool decays, double weight_decay) {
+  // A parameter without a gradient (a part the loss did not reach) stays as it is.
+  std::vector<at::Tensor> parameters, gradients, first, second, steps;
+  for (Entry& entry : entries_) {
+    if (entry.decays != decays || !entry.parameter.grad().defined() || !mine(entry)) continue;
+    parameters.push_back(entry.parameter);
+    gradients.push_back(entry.parameter.grad());
+    first.push_back(entry.first_moment);
+    second.push_back(entry.second_moment);
+    steps.push_back(entry.steps);
+  }
+  if (parameters.empty()) return;
+  at::_foreach_add_(steps, 1);
+  at::_fused_adamw_(parameters, gradients, first, second, {}, steps, learning_rate, config_.beta1,
+                    config_.beta2, weight_decay, config_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+}
+
 void AdamW::step(double learning_rate, std::optional<double> weight_decay) {
   at::NoGradGuard no_grad;
-  if (weight_decay) groups_[0].weight_decay = *weight_decay;
-  for (Group& group : groups_) {
-    // A parameter without a gradient (a part the loss did not reach) stays as it is.
-    std::vector<at::Tensor> parameters, gradients, first, second, steps;
-    for (size_t i = 0; i < group.parameters.size(); ++i) {
-      if (!group.parameters[i].grad().defined()) continue;
-      parameters.push_back(group.parameters[i]);
-      gradients.push_back(group.parameters[i].grad());
-      first.push_back(group.first_moments[i]);
-      second.push_back(group.second_moments[i]);
-      steps.push_back(group.steps[i]);
+  step_group(learning_rate, false, 0);
+  step_group(learning_rate, true, weight_decay.value_or(config_.weight_decay));
+  if (!sharded_) return;
+  for (int64_t owner = 0; owner < processes_.size(); ++owner) {
+    std::vector<at::Tensor> updated;
+    for (const Entry& entry : entries_) {
+      if (entry.owner == owner) updated.push_back(entry.parameter);
     }
-    if (parameters.empty()) continue;
-    at::_foreach_add_(steps, 1);
-    at::_fused_adamw_(parameters, gradients, first, second, {}, steps, learning_rate, config_.beta1,
-                      config_.beta2, group.weight_decay, config_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false);
+    processes_.broadcast(updated, owner);
   }
 }
 
 void AdamW::zero_grad() {
-  for (Group& group : groups_) {
-    for (at::Tensor& parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
-  }
+  for (Entry& entry : entries_) entry.parameter.mutable_grad() = at::Tensor();
+}
+
+// Those of an entry kept elsewhere are places to receive them.
+TensorMap AdamW::tensors_of(const Entry& entry) const {
+  const bool here = mine(entry);
+  return {{entry.name + ".exp_avg", here ? entry.first_moment : at::empty_like(entry.parameter)},
+          {entry.name + ".exp_avg_sq", here ? entry.second_moment : at::empty_like(entry.parameter)},
+          {entry.name + ".step",
+           here ? entry.steps : at::empty({}, entry.parameter.options().dtype(at::kFloat))}};
 }
 
 TensorMap AdamW::state() const {
+  at::NoGradGuard no_grad;
   TensorMap state;
-  for (const Group& group : groups_) {
-    for (size_t i = 0; i < group.names.size(); ++i) {
-      state[group.names[i] + ".exp_avg"] = group.first_moments[i];
-      state[group.names[i] + ".exp_avg_sq"] = group.second_moments[i];
-      state[group.names[i] + ".step"] = group.steps[i];
-    }
+  for (const Entry& entry : entries_) {
+    TensorMap tensors = tensors_of(entry);
+    if (sharded_) processes_.broadcast(values(tensors), entry.owner);
+    if (!processes_.first()) continue;
+    for (auto& [name, tensor] : tensors) state[name] = mine(entry) ? tensor : tensor.to(at::kCPU);
   }
   return state;
 }
 
-void AdamW::load_state(const TensorMap& state) { copy_tensors(state, this->state(), "optimizer"); }
+void AdamW::load_state(const TensorMap& state) {
+  at::NoGradGuard no_grad;
+  TensorMap all;
+  if (processes_.first()) {
+    for (const Entry& entry : entries_) {
+      // What others keep passes through this process's main memory only.
+      const auto host = at::TensorOptions(at::kFloat);
+      all.merge(mine(entry)
+                    ? tensors_of(entry)
+                    : TensorMap{{entry.name + ".exp_avg", at::empty(entry.parameter.sizes(), host)},
+                                {entry.name + ".exp_avg_sq", at::empty(entry.parameter.sizes(), host)},
+                                {entry.name + ".step", at::empty({}, host)}});
+    }
+    copy_tensors(state, all, "optimizer");
+  }
+  if (processes_.alone()) return;
+  for (const Entry& entry : entries_) {
+    const TensorMap tensors = tensors_of(entry);
+    if (processes_.first() && !mine(entry)) {
+      for (const auto& [name, tensor] : tensors) at::Tensor(tensor).copy_(all.at(name));
+    }
+    processes_.broadcast(values(tensors), 0);
+  }
+}
+
+int64_t AdamW::bytes() const {
+  int64_t bytes = 0;
+  for (const Entry& entry : entries_) {
+    if (mine(entry))
+      bytes += static_cast<int64_t>(entry.first_moment.nbytes() + entry.second_moment.nbytes());
+  }
+  return bytes;
+}
 
 }  // namespace genie::training

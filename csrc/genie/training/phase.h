@@ -10,16 +10,20 @@
 
 #include "genie/config/config.h"
 #include "genie/models/genie.h"
+#include "genie/training/processes.h"
+#include "genie/training/safetensors.h"
 
 namespace genie::training {
 
 using Metrics = std::vector<std::pair<std::string, double>>;
 
-/// Part of a batch: float video (b,T,3,H,W) in [0,1] and the global numbers of its samples, from which
-/// everything random about a sample is drawn.
+/// Part of a batch: float video (b,T,3,H,W) in [0,1], or tokens and latent actions read from a cache in its
+/// place, and the global numbers of its samples, from which everything random about a sample is drawn.
 struct Part {
   at::Tensor video;
   std::vector<int64_t> samples;
+  at::Tensor tokens = {};   ///< int64 (b,T,N)
+  at::Tensor actions = {};  ///< int64 (b,T-1)
 };
 
 /// What a forward pass gives: the part's share of the batch's loss, and further scalars to log.
@@ -27,6 +31,9 @@ struct PartResult {
   at::Tensor loss;
   std::vector<std::pair<std::string, at::Tensor>> values;
 };
+
+/// Sums over a batch by which its losses are divided.
+using Totals = std::vector<double>;
 
 /// One phase of training: which model is trained, on what loss. The loop round it is the Trainer's.
 class Phase {
@@ -37,29 +44,41 @@ class Phase {
   virtual torch::nn::Module& model() = 0;
   virtual const config::PhaseConfig& settings() const = 0;
 
+  /// Called once, before anything else, where several processes train: what is gathered from batches has to
+  /// be gathered from all of them.
+  virtual void share(const Processes& /*processes*/) {}
   /// Fits what is fitted to data before the first step; video (b,T,3,H,W).
   virtual void initialize(const at::Tensor& /*video*/) {}
-  /// How much a set of samples weighs in the mean that the loss is. A batch computed in parts sums to the
-  /// same loss.
-  virtual double weight(const std::vector<int64_t>& samples) const {
-    return static_cast<double>(samples.size());
-  }
-  /// The loss of a part, as its share of a batch that weighs `total_weight`.
-  virtual PartResult loss(const Part& part, double total_weight) = 0;
+  /// A part's contribution to the totals of the batch; those of all parts in all processes are added up, so
+  /// that a batch computed in parts has the same loss.
+  virtual Totals totals(const Part& part) const { return {static_cast<double>(part.samples.size())}; }
+  /// The loss of a part, as its share of the batch's.
+  virtual PartResult loss(const Part& part, const Totals& totals) = 0;
   /// After an optimizer step, or after one that was skipped.
   virtual void after_step(int64_t /*step*/, bool /*skipped*/) {}
   /// Numbers gathered since the last call (codebook usage).
   virtual Metrics gathered() { return {}; }
+  /// What gathered() will tell of, for a checkpoint, and its inverse.
+  virtual TensorMap gathering() const { return {}; }
+  virtual void set_gathering(const TensorMap& /*tensors*/) {}
   /// What somebody should look at, judging by the last gathered(); empty where all is well.
   virtual std::string alarm() const { return ""; }
   /// Sums to average over validation clips, in evaluation mode.
   virtual Metrics validate(const Part& part) = 0;
 };
 
-/// The phase of that name: "tokenizer", "latent_action" or "dynamics".
+/// The phase of that name: "tokenizer", "latent_action", "dynamics" or "cotrain".
 std::unique_ptr<Phase> make_phase(const std::string& name, models::Genie genie);
 
-/// In the order they are trained.
-const std::vector<std::string>& phase_names();
+/// The phases of a configuration, in the order they are trained: cotrain, where it has steps, takes the place
+/// of latent_action and dynamics.
+std::vector<std::string> phase_names(const config::Config& config);
+
+/// The section of the configuration that a phase's length, batch and optimizer come from.
+const config::PhaseConfig& settings_of_phase(const config::TrainingConfig& training,
+                                             const std::string& phase);
+
+/// The models that a phase trains, by their names in Genie.
+std::vector<std::string> models_of_phase(const std::string& phase);
 
 }  // namespace genie::training

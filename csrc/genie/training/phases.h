@@ -10,5 +10,6 @@ namespace genie::training {
 std::unique_ptr<Phase> make_tokenizer_phase(models::Genie genie);
 std::unique_ptr<Phase> make_latent_action_phase(models::Genie genie);
 std::unique_ptr<Phase> make_dynamics_phase(models::Genie genie);
+std::unique_ptr<Phase> make_cotrain_phase(models::Genie genie);
 
 }  // namespace genie::training

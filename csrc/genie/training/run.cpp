@@ -20,14 +20,16 @@
 #include "genie/training/device.h"
 #include "genie/training/jepa_phase.h"
 #include "genie/training/module_state.h"
+#include "genie/training/token_fill.h"
 
 namespace genie::training {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::shared_ptr<torch::nn::Module> child(models::Genie& genie, const std::string& phase) {
-  return genie->named_children()[phase];
+/// The tensors a phase trains, named as its checkpoints name them.
+TensorMap phase_state(models::Genie& genie, const std::string& phase) {
+  return module_state(make_phase(phase, genie)->model());
 }
 
 /// Loads a phase's newest checkpoint into its model; false where there is none.
@@ -35,8 +37,21 @@ bool load_phase(models::Genie& genie, const std::string& out, const std::string&
   const std::optional<std::string> latest =
       latest_checkpoint(out + "/" + phase + "/checkpoints", nullptr, false);
   if (!latest) return false;
-  copy_tensors(load_checkpoint(*latest, false).model, module_state(*child(genie, phase)), phase);
+  copy_tensors(load_checkpoint(*latest, false).model, phase_state(genie, phase), phase);
   return true;
+}
+
+void check_phase(const config::Config& config, const std::string& phase) {
+  const std::vector<std::string> names = phase_names(config);
+  if (phase == "all" || phase == "jepa" || std::find(names.begin(), names.end(), phase) != names.end())
+    return;
+  check(phase != "cotrain", "phase cotrain has no steps; set training.cotrain.steps, or train the phases ",
+        "latent_action and dynamics");
+  check(phase != "latent_action" && phase != "dynamics",
+        "with training.cotrain.steps > 0 phase cotrain takes the place of ", phase,
+        "; train that, or set training.cotrain.steps to 0");
+  throw Error("unknown phase '" + phase +
+              "'; allowed: tokenizer, latent_action, dynamics, cotrain, jepa, all");
 }
 
 struct Clips {
@@ -70,25 +85,37 @@ void report_filter(const data::ClipDataset& clips, const config::DataConfig& dat
       static_cast<long long>(report.classified));
 }
 
+/// Loads phase `name`, which comes before the `wanted` one, into all processes. The phases that read tokens
+/// or actions need it.
+void load_earlier(models::Genie& genie, const std::string& out, const std::string& name,
+                  const std::string& wanted, const Processes& processes) {
+  if (wanted != "dynamics" && wanted != "cotrain") return;
+  if (processes.first()) {
+    check(load_phase(genie, out, name), "phase ", wanted, " reads what a trained ", name, " gives, and ", out,
+          "/", name, " has no checkpoint; train it first: --phase ", name);
+  }
+  std::vector<at::Tensor> tensors;
+  for (const auto& item : phase_state(genie, name)) tensors.push_back(item.second);
+  processes.broadcast(tensors);
+}
+
 void write_config(const config::Config& config, const std::string& out) {
-  const std::string yaml = config::to_yaml(config, true);
-  FileWriter file(out + "/config.yaml");
-  file.write(yaml.data(), yaml.size());
-  file.finish();
+  replace_text(out + "/config.yaml", config::to_yaml(config, true));
 }
 
 }  // namespace
 
 Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
-              const TrainerHooks& hooks) {
-  const auto& names = phase_names();
-  const bool all = phase == "all";
-  check(all || phase == "jepa" || std::find(names.begin(), names.end(), phase) != names.end(),
-        "unknown phase '", phase, "'; allowed: tokenizer, latent_action, dynamics, jepa, all");
+              const TrainerHooks& hooks, const std::string& process_group) {
   config::validate(config);
+  check_phase(config, phase);
   check(!out.empty(), "no run directory: give --out DIRECTORY");
+  const bool all = phase == "all";
   const c10::Device device = training_device(config.training);
-  training_dtype(config.training, device);
+  const Processes processes(process_group, device);
+  if (training_dtype(config.training, device) != c10::ScalarType::Float && config.training.slow_bfloat16 &&
+      hooks.show_progress && processes.first())
+    fprintf(stderr, "bfloat16 by training.slow_bfloat16: expect many times the time of float32\n");
   const KeepFreedMemory keep_freed_memory;
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
   // Data errors come before anything is written. Phases with clips of one length share what was opened, so
@@ -99,34 +126,38 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
     if (!opened.count(num_frames)) opened[num_frames] = open_clips(config, num_frames);
     return opened[num_frames];
   };
-  report_filter(*clips_of(0).training, config.data, hooks.show_progress);
-  fs::create_directories(out);
-  write_config(config, out);
+  report_filter(*clips_of(0).training, config.data, hooks.show_progress && processes.first());
+  if (processes.first()) {
+    fs::create_directories(out);
+    write_config(config, out);
+  }
 
   at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::initialization));
   if (phase == "jepa") {
     const std::unique_ptr<Phase> jepa = make_jepa_phase(config, device);
     const Clips& clips = clips_of(jepa->settings().num_frames);
-    return Trainer(*jepa, config, out + "/jepa", resume, hooks).run(clips.training, clips.validation);
+    return Trainer(*jepa, config, out + "/jepa", resume, hooks, processes)
+        .run(clips.training, clips.validation);
   }
   models::Genie genie(config);
   genie->to(device);
   genie->eval();
-  bool earlier = true;
-  for (const std::string& name : names) {
+  for (const std::string& name : phase_names(config)) {
     if (!all && name != phase) {
-      if (earlier && phase == "dynamics") {
-        check(load_phase(genie, out, name), "phase dynamics reads the tokens and actions of a trained ", name,
-              ", and ", out, "/", name, " has no checkpoint; train it first: --phase ", name);
-      }
+      load_earlier(genie, out, name, phase, processes);
       continue;
     }
-    earlier = false;
     const std::unique_ptr<Phase> current = make_phase(name, genie);
     const Clips& clips = clips_of(current->settings().num_frames);
-    Trainer trainer(*current, config, out + "/" + name, resume, hooks);
+    Trainer trainer(*current, config, out + "/" + name, resume, hooks, processes);
+    if (name == "dynamics" && config.training.token_cache) {
+      trainer.use_cache([&] {
+        return fill_token_cache(genie, *clips.training, out + "/" + name + "/token_cache", processes, hooks);
+      });
+    }
     if (trainer.run(clips.training, clips.validation) == Outcome::stopped) return Outcome::stopped;
     genie->eval();
+    if (!all) break;
   }
   return Outcome::finished;
 }
@@ -136,11 +167,12 @@ models::Genie load_genie(const std::string& run_directory, bool allow_untrained,
   check(fs::exists(run_directory + "/config.yaml"), run_directory,
         " is no run directory: it has no config.yaml; train one with genie-train --out ", run_directory);
   models::Genie genie(config::load_config(run_directory + "/config.yaml"));
-  for (const std::string& name : phase_names()) {
+  for (const std::string& name : phase_names(genie->config())) {
     if (load_phase(genie, run_directory, name)) continue;
     check(allow_untrained, run_directory, ": phase ", name, " is not trained yet; run genie-train --phase ",
           name, " --out ", run_directory);
-    if (untrained) untrained->push_back(name);
+    if (!untrained) continue;
+    for (const std::string& model : models_of_phase(name)) untrained->push_back(model);
   }
   genie->eval();
   return genie;
@@ -150,9 +182,9 @@ void save_genie(models::Genie& genie, const std::string& run_directory) {
   check(!fs::exists(run_directory + "/config.yaml"), run_directory,
         " already holds a run; choose another directory");
   fs::create_directories(run_directory);
-  for (const std::string& name : phase_names()) {
+  for (const std::string& name : phase_names(genie->config())) {
     CheckpointData data;
-    data.model = module_state(*child(genie, name));
+    data.model = phase_state(genie, name);
     data.state.phase = name;
     data.state.seed = static_cast<uint64_t>(genie->config().training.seed);
     data.config_yaml = config::to_yaml(genie->config());

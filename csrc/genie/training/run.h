@@ -11,14 +11,17 @@ namespace genie::training {
 
 // A run directory holds config.yaml and a folder a phase: <phase>/metrics.jsonl, <phase>/checkpoints/.
 
-/// Trains `phase` ("tokenizer", "latent_action", "dynamics", "all" of these one after the other, or "jepa",
-/// which stands apart) in run directory `out`. Phases before the first one trained are loaded from there.
-/// Throws Error for anything the user can mend.
+/// Trains `phase` ("tokenizer", "latent_action", "dynamics", "cotrain", "all" of these that the configuration
+/// trains, one after the other, or "jepa", which stands apart) in run directory `out`. Phases before the
+/// first one trained are loaded from there. `process_group` names a group of torch.distributed whose
+/// processes all call this with the same arguments and train together. Throws Error for anything the user can
+/// mend.
 Outcome train(const config::Config& config, const std::string& out, const std::string& phase, bool resume,
-              const TrainerHooks& hooks);
+              const TrainerHooks& hooks, const std::string& process_group = "");
 
 /// The models of a run directory, each from its newest checkpoint, in evaluation mode. Phases not trained yet
-/// are an Error unless `allow_untrained`; then they keep their random start, and `untrained` names them.
+/// are an Error unless `allow_untrained`; then their models keep their random start, and `untrained` names
+/// these.
 models::Genie load_genie(const std::string& run_directory, bool allow_untrained = false,
                          std::vector<std::string>* untrained = nullptr);
 

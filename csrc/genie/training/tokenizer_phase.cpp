@@ -23,9 +23,9 @@ class TokenizerPhase : public CodebookPhase {
     genie_->tokenizer()->initialize_from(video, mix_seed(seed_, Stream::initialization, 1));
   }
 
-  PartResult loss(const Part& part, double total_weight) override {
+  PartResult loss(const Part& part, const Totals& batch) override {
     const models::TokenizerOutput output = genie_->tokenizer()->forward(part.video);
-    const double share = weight(part.samples) / total_weight;
+    const double share = static_cast<double>(part.samples.size()) / batch[0];
     const at::Tensor quality = psnr(output.reconstruction.detach(), output.patches, 2).mean();
     return {tokenizer_loss(output, genie_->config().tokenizer) * share,
             {{"psnr", quality * share}, {"commitment", output.quantizer_loss.detach() * share}}};

@@ -15,13 +15,16 @@
 #include "genie/core/error.h"
 #include "genie/core/progress.h"
 #include "genie/core/random.h"
-#include "genie/data/loader.h"
 #include "genie/nn/autocast.h"
+#include "genie/nn/dropout.h"
+#include "genie/training/batches.h"
 #include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
+#include "genie/training/gradient_reducer.h"
 #include "genie/training/metrics_log.h"
 #include "genie/training/module_state.h"
 #include "genie/training/optimizer.h"
+#include "genie/training/running_means.h"
 #include "genie/training/schedule.h"
 
 namespace genie::training {
@@ -29,29 +32,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Beside the optimizer's tensors, whose names begin with a model's.
+const std::string kGathering = "gathering.";
+
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
-
-/// Means of scalars over the steps since the last log line; kept as tensors so that nothing waits for a GPU.
-class RunningMeans {
- public:
-  void add(const std::string& name, const at::Tensor& value) {
-    auto& [sum, count] = sums_[name];
-    sum = sum.defined() ? sum + value.detach() : value.detach().clone();
-    ++count;
-  }
-  Metrics take() {
-    Metrics means;
-    for (auto& [name, entry] : sums_)
-      means.emplace_back(name, entry.first.item<double>() / static_cast<double>(entry.second));
-    sums_.clear();
-    return means;
-  }
-
- private:
-  std::map<std::string, std::pair<at::Tensor, int64_t>> sums_;
-};
 
 }  // namespace
 
@@ -63,37 +49,63 @@ struct Trainer::Loop {
         config(owner.config_),
         settings(phase.settings()),
         hooks(owner.hooks_),
+        make_cache(owner.make_cache_),
+        processes(owner.processes_),
         device(training_device(config.training)),
         dtype(training_dtype(config.training, device)),
         training_clips(std::move(training)),
         validation_clips(std::move(validation)),
         config_yaml(config::to_yaml(config)),
-        optimizer(phase.model(), settings),
-        writer(owner.directory_ + "/checkpoints", config.training.keep_last, config.training.keep_every) {
+        optimizer(phase.model(), settings, processes, config.training.shard_optimizer),
+        reducer(phase.model(), processes) {
+    phase.share(processes);
+    if (processes.first())
+      writer.emplace(owner.directory_ + "/checkpoints", config.training.keep_last,
+                     config.training.keep_every);
     restore(owner);
-    log.emplace(owner.directory_ + "/metrics.jsonl", step);
-    data::LoaderOptions options;
-    options.batch_size = settings.batch_size;
-    options.seed =
-        mix_seed(static_cast<uint64_t>(config.training.seed), Stream::data_order, stable_hash(phase.name()));
-    options.num_workers = config.data.num_workers;
-    options.prefetch = config.data.prefetch;
-    loader.emplace(training_clips, options, step);
+    if (processes.first()) log.emplace(owner.directory_ + "/metrics.jsonl", step);
   }
 
+  /// The first process reads the newest checkpoint and sends it to the others.
   void restore(const Trainer& owner) {
     const std::string directory = owner.directory_ + "/checkpoints";
-    std::string warning;
-    const std::optional<std::string> latest = latest_checkpoint(directory, &warning);
-    if (!warning.empty() && hooks.show_progress) fprintf(stderr, "%s", warning.c_str());
-    if (!latest) return initialize();
-    check(owner.resume_, directory,
-          " already holds checkpoints; --resume continues them, another --out starts anew");
-    const CheckpointData data = load_checkpoint(*latest);
-    copy_tensors(data.model, module_state(phase.model()), phase.name());
+    std::optional<CheckpointData> data;
+    if (processes.first()) {
+      std::string warning;
+      const std::optional<std::string> latest = latest_checkpoint(directory, &warning);
+      if (!warning.empty() && hooks.show_progress) fprintf(stderr, "%s", warning.c_str());
+      if (latest) {
+        check(owner.resume_, directory,
+              " already holds checkpoints; --resume continues them, another --out starts anew");
+        data = load_checkpoint(*latest);
+        copy_tensors(data->model, module_state(phase.model()), phase.name());
+      }
+    }
     // Weights that were saved by themselves (save_genie) have no optimizer state yet.
-    if (data.state.step > 0 || !data.optimizer.empty()) optimizer.load_state(data.optimizer);
-    step = data.state.step;
+    const bool trained = data && (data->state.step > 0 || !data->optimizer.empty());
+    std::vector<double> about = {0, 0, 0, 0, 0};
+    if (data) {
+      const auto& numbers = data->state.numbers;
+      const auto counted = [&](const char* name) { return numbers.count(name) ? numbers.at(name) : 0.0; };
+      about = {1, static_cast<double>(data->state.step), trained ? 1.0 : 0.0, counted("bad_steps"),
+               counted("bad_in_a_row")};
+      means.load_state(numbers);
+      TensorMap gathering;
+      for (auto& [name, tensor] : data->optimizer) {
+        if (name.starts_with(kGathering)) gathering[name.substr(kGathering.size())] = tensor;
+      }
+      phase.set_gathering(gathering);
+      std::erase_if(data->optimizer, [](const auto& item) { return item.first.starts_with(kGathering); });
+    }
+    about = processes.sum(about);
+    if (about[0] == 0) initialize();
+    std::vector<at::Tensor> tensors;
+    for (const auto& item : module_state(phase.model())) tensors.push_back(item.second);
+    processes.broadcast(tensors);
+    if (about[2] > 0) optimizer.load_state(data ? data->optimizer : TensorMap());
+    step = static_cast<int64_t>(about[1]);
+    bad_steps = static_cast<int64_t>(about[3]);
+    bad_in_a_row = static_cast<int64_t>(about[4]);
   }
 
   /// Data-dependent starts look at clips spread over the training episodes.
@@ -108,54 +120,75 @@ struct Trainer::Loop {
 
   Outcome run() {
     ProgressLine::Options options;
-    options.quiet = !hooks.show_progress;
+    options.quiet = !hooks.show_progress || !processes.first();
+    if (!begin_batches()) return Outcome::stopped;
     ProgressLine progress(phase.name(), settings.steps, step, options);
     phase.model().train();
     begin = Clock::now();
     log_begin = begin;
+    logged_step = step;
     while (step < settings.steps) {
-      if (hooks.should_stop && hooks.should_stop()) {
+      if (agreed_to_stop()) {
         save();
-        writer.wait();
+        if (writer) writer->wait();
         return Outcome::stopped;
       }
       train_step();
       if (progress.due())
         progress.update(step, {{"loss", last_loss}},
-                        loader->wait_seconds() / std::max(seconds_since(begin), 1e-9));
+                        batches->wait_seconds() / std::max(seconds_since(begin), 1e-9));
       if (step % config.training.log_every == 0 || step == settings.steps) log_means();
       if (step % config.training.validate_every == 0 || step == settings.steps) {
         const Metrics metrics = validate();
-        if (hooks.show_progress) progress.print(describe(metrics));
+        if (!options.quiet) progress.print(describe(metrics));
       }
       if (step % config.training.checkpoint_every == 0 || step == settings.steps) save();
     }
-    writer.wait();
+    if (writer) writer->wait();
+    if (batches) progress.print(concat(phase.name(), ": peak memory ", describe_peak_memory(device)));
     return Outcome::finished;
   }
 
+  /// False where it was asked to stop meanwhile.
+  bool begin_batches() {
+    if (step >= settings.steps) return true;
+    const data::LoaderOptions options = loader_options(config, phase.name(), processes);
+    if (!make_cache) {
+      batches = video_batches(training_clips, options, step, device);
+      return true;
+    }
+    const std::shared_ptr<const TokenCache> cache = make_cache();
+    if (cache) batches = cached_batches(cache, options, step, device);
+    return cache != nullptr;
+  }
+
+  bool agreed_to_stop() {
+    const bool stop = hooks.should_stop && hooks.should_stop();
+    return processes.sum({stop ? 1.0 : 0.0})[0] > 0;
+  }
+
   void train_step() {
-    const data::Batch batch = loader->next();
-    const int64_t count = batch.video.size(0), parts = settings.accumulation, part_size = count / parts;
-    std::vector<int64_t> samples(count);
-    for (int64_t i = 0; i < count; ++i) samples[i] = batch.first_sample + i;
-    const double total_weight = phase.weight(samples);
+    const uint64_t seed = static_cast<uint64_t>(config.training.seed);
+    const std::vector<Part> parts = batches->next(settings.accumulation);
+    const Totals totals = batch_totals(parts);
     double loss = 0;
-    for (int64_t p = 0; p < parts; ++p) {
-      const int64_t first = p * part_size;
-      const Part part{models::to_model_input(batch.video.narrow(0, first, part_size), device),
-                      {samples.begin() + first, samples.begin() + first + part_size}};
-      at::manual_seed(mix_seed(static_cast<uint64_t>(config.training.seed), Stream::dropout, step, p));
+    std::map<std::string, at::Tensor> sums;  // over the parts
+    for (const Part& part : parts) {
+      std::vector<uint64_t> seeds;
+      for (const int64_t sample : part.samples) seeds.push_back(mix_seed(seed, Stream::dropout, sample));
       PartResult result;
       {
         nn::AutocastScope autocast(device.type(), dtype);
-        result = phase.loss(part, total_weight);
+        nn::SampleSeedsScope random(std::move(seeds));
+        result = phase.loss(part, totals);
       }
+      if (&part == &parts.back()) reducer.before_last_backward(result.loss);
       torch::autograd::backward({result.loss}, {});
       loss += result.loss.item<double>();
       for (const auto& [name, value] : result.values)
         sums[name] = sums.count(name) ? sums[name] + value : value;
     }
+    add_up(loss, sums);
     const double norm = optimizer.clip_gradients(settings.clip_gradient_norm);
     const bool finite = std::isfinite(loss) && std::isfinite(norm);
     ++step;
@@ -167,36 +200,69 @@ struct Trainer::Loop {
       means.add("gradient_norm", at::scalar_tensor(norm, at::kDouble));
       for (const auto& [name, value] : sums) means.add(name, value);
     } else {
-      ++bad_steps;
-      ++bad_in_a_row;
-      check(bad_in_a_row < config.training.max_bad_steps, phase.name(),
-            ": loss or gradient was not finite for ", bad_in_a_row, " steps in a row, up to step ", step,
-            "; the last good checkpoint is ",
-            writer.last_good().empty() ? std::string("none") : writer.last_good(), "; lower training.",
-            phase.name(), ".learning_rate or look at the data");
+      skip_bad_step();
     }
-    sums.clear();
     optimizer.zero_grad();
     phase.after_step(step, !finite);
     last_loss = loss;
     last_rate = rate;
   }
 
+  /// Over all parts and processes.
+  Totals batch_totals(const std::vector<Part>& parts) {
+    Totals totals;
+    for (const Part& part : parts) {
+      const Totals further = phase.totals(part);
+      totals.resize(further.size());
+      for (size_t i = 0; i < further.size(); ++i) totals[i] += further[i];
+    }
+    return processes.sum(totals);
+  }
+
+  /// Makes one process's shares of loss and figures the whole batch's.
+  void add_up(double& loss, std::map<std::string, at::Tensor>& sums) {
+    if (processes.alone()) return;
+    std::vector<at::Tensor> values = {at::scalar_tensor(loss, at::TensorOptions(at::kDouble).device(device))};
+    for (const auto& item : sums) values.push_back(item.second.to(at::kDouble));
+    at::Tensor all = at::stack(values);
+    processes.sum(all);
+    loss = all[0].item<double>();
+    int64_t next = 1;
+    for (auto& item : sums) item.second = all[next++];
+  }
+
+  void skip_bad_step() {
+    ++bad_steps;
+    ++bad_in_a_row;
+    if (bad_in_a_row < config.training.max_bad_steps) return;
+    const std::string good = writer ? writer->last_good() : "";
+    throw Error(concat(phase.name(), ": loss or gradient was not finite for ", bad_in_a_row,
+                       " steps in a row, up to step ", step, "; the last good checkpoint is ",
+                       good.empty() ? "none" : good, "; lower training.", phase.name(),
+                       ".learning_rate or look at the data"));
+  }
+
   void log_means() {
     Metrics metrics = means.take();
+    if (!processes.first()) {
+      phase.gathered();
+      return;
+    }
     for (auto& item : phase.gathered()) metrics.push_back(std::move(item));
     const std::string alarm = phase.alarm();
     if (!alarm.empty() && alarm != last_alarm)
       fprintf(stderr, "\n%s step %lld: warning: %s\n", phase.name().c_str(), static_cast<long long>(step),
               alarm.c_str());
     last_alarm = alarm;
-    const double elapsed = seconds_since(log_begin), waited = loader->wait_seconds();
+    const double elapsed = seconds_since(log_begin), waited = batches->wait_seconds();
     metrics.emplace_back("learning_rate", last_rate);
     metrics.emplace_back("steps_per_second",
                          static_cast<double>(step - logged_step) / std::max(elapsed, 1e-9));
     metrics.emplace_back("data_wait_seconds", waited - logged_wait);
+    metrics.emplace_back("compute_seconds", elapsed - (waited - logged_wait));
     metrics.emplace_back("bad_steps", static_cast<double>(bad_steps));
     metrics.emplace_back("peak_memory_gib", peak_host_memory_gib());
+    if (!device.is_cpu()) metrics.emplace_back("peak_device_memory_gib", peak_device_memory_gib(device));
     logged_step = step;
     logged_wait = waited;
     log_begin = Clock::now();
@@ -204,7 +270,7 @@ struct Trainer::Loop {
   }
 
   Metrics validate() {
-    if (!validation_clips || validation_clips->size() == 0) return {};
+    if (!processes.first() || !validation_clips || validation_clips->size() == 0) return {};
     const auto validation_begin = Clock::now();
     at::NoGradGuard no_grad;
     phase.model().eval();
@@ -242,46 +308,54 @@ struct Trainer::Loop {
 
   void save() {
     CheckpointData data;
-    data.model = module_state(phase.model());
     data.optimizer = optimizer.state();
+    if (!writer) return;
+    for (const auto& [name, tensor] : phase.gathering()) data.optimizer[kGathering + name] = tensor;
+    data.model = module_state(phase.model());
     data.state.phase = phase.name();
     data.state.step = step;
     data.state.seed = static_cast<uint64_t>(config.training.seed);
-    data.state.loader_position = loader->position();
+    data.state.loader_position = step;
     data.state.config_hash = concat(std::hex, stable_hash(config_yaml));
+    data.state.numbers = means.state();
+    data.state.numbers["bad_steps"] = static_cast<double>(bad_steps);
+    data.state.numbers["bad_in_a_row"] = static_cast<double>(bad_in_a_row);
     data.config_yaml = config_yaml;
-    writer.write_async(data);
+    writer->write_async(data);
   }
 
   Phase& phase;
   const config::Config& config;
   const config::PhaseConfig& settings;
   const TrainerHooks& hooks;
+  const CacheMaker& make_cache;
+  const Processes& processes;
   at::Device device;
   at::ScalarType dtype;
   std::shared_ptr<const data::ClipDataset> training_clips, validation_clips;
   std::string config_yaml;
   AdamW optimizer;
-  CheckpointWriter writer;
-  std::optional<MetricsLog> log;
-  std::optional<data::Loader> loader;
+  GradientReducer reducer;
+  std::optional<CheckpointWriter> writer;  ///< of the first process
+  std::optional<MetricsLog> log;           ///< of the first process
+  std::unique_ptr<Batches> batches;        ///< none where no step is left
 
   int64_t step = 0;  ///< optimizer steps done
   int64_t bad_steps = 0, bad_in_a_row = 0, logged_step = 0;
   double last_loss = 0, last_rate = 0, logged_wait = 0;
   std::string last_alarm;
   RunningMeans means;
-  std::map<std::string, at::Tensor> sums;  ///< values of the step under way, over its parts
   Clock::time_point begin, log_begin;
 };
 
 Trainer::Trainer(Phase& phase, const config::Config& config, std::string directory, bool resume,
-                 TrainerHooks hooks)
+                 TrainerHooks hooks, const Processes& processes)
     : phase_(phase),
       config_(config),
       directory_(std::move(directory)),
       resume_(resume),
-      hooks_(std::move(hooks)) {}
+      hooks_(std::move(hooks)),
+      processes_(processes) {}
 
 Outcome Trainer::run(std::shared_ptr<const data::ClipDataset> training,
                      std::shared_ptr<const data::ClipDataset> validation) {

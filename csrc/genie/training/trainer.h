@@ -8,6 +8,8 @@
 #include "genie/config/config.h"
 #include "genie/data/clip_dataset.h"
 #include "genie/training/phase.h"
+#include "genie/training/processes.h"
+#include "genie/training/token_cache.h"
 
 namespace genie::training {
 
@@ -20,16 +22,24 @@ struct TrainerHooks {
   bool show_progress = true;
 };
 
+/// Makes the token cache that a phase reads from in place of video; null where should_stop asked to stop.
+using CacheMaker = std::function<std::shared_ptr<const TokenCache>()>;
+
 enum class Outcome { finished, stopped };
 
 /// The one training loop. For each step: next batch, loss and gradients part by part, clip, AdamW, codebook;
 /// then, when due, log, validate, save. Everything random depends on (seed, step, sample number) alone, so a
-/// run resumed from a checkpoint repeats the run that was never stopped.
+/// run resumed from a checkpoint repeats the run that was never stopped, and several processes give what one
+/// would with all their batches. The first process alone reads and writes the run directory.
 class Trainer {
  public:
   /// `directory` is the phase's: it receives metrics.jsonl and checkpoints/. With `resume` training continues
   /// from the newest checkpoint there; without, a directory that has one is an Error.
-  Trainer(Phase& phase, const config::Config& config, std::string directory, bool resume, TrainerHooks hooks);
+  Trainer(Phase& phase, const config::Config& config, std::string directory, bool resume, TrainerHooks hooks,
+          const Processes& processes = {});
+
+  /// Takes batches from a token cache, made when training is about to begin.
+  void use_cache(CacheMaker make_cache) { make_cache_ = std::move(make_cache); }
 
   Outcome run(std::shared_ptr<const data::ClipDataset> training,
               std::shared_ptr<const data::ClipDataset> validation);
@@ -42,6 +52,8 @@ class Trainer {
   std::string directory_;
   bool resume_;
   TrainerHooks hooks_;
+  Processes processes_;
+  CacheMaker make_cache_;
 };
 
 }  // namespace genie::training
