@@ -173,7 +173,7 @@ def test_a_shared_link_plays_the_same_again(page: Any, browser: Any) -> None:
     for number, key in enumerate("1334", start=1):
         page.keyboard.press(key)
         last = at(page, number)
-    page.wait_for_function("() => location.hash.includes('tape=')")
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('0.2x2.3')")  # all four actions
     link = page.evaluate("location.href")
     assert "seed=3" in link and "prompt=10" in link
     other = open_page(browser, link)

@@ -44,7 +44,7 @@ def test_phase_jepa_trains_resumes_and_is_inspected(
     assert (out / "jepa/checkpoints/latest").read_text().strip() == "step_00000008"
     assert "jepa" in run("inspect", out).output
     message = fails("train", "-c", config, "--out", out, "--phase", "jeppa")
-    assert "tokenizer, latent_action, dynamics, jepa or all, got 'jeppa'" in message
+    assert "tokenizer, latent_action, dynamics, cotrain, jepa or all, got 'jeppa'" in message
 
 
 def test_join_keeps_episodes_and_takes_whole_ones(tmp_path: Path) -> None:
