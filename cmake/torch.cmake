@@ -21,7 +21,10 @@ target_include_directories(genie_torch SYSTEM INTERFACE
   ${GENIE_TORCH_DIR}/include ${GENIE_TORCH_DIR}/include/torch/csrc/api/include)
 # USE_DISTRIBUTED opens the c10d headers; _GLIBCXX_USE_CXX11_ABI must be torch's own.
 target_compile_definitions(genie_torch INTERFACE USE_DISTRIBUTED _GLIBCXX_USE_CXX11_ABI=${GENIE_TORCH_ABI})
+# libstdc++ comes first: libtorch.so of the CUDA wheels exports an older copy of std::filesystem (torch 2.11), and
+# whichever library is listed first provides the symbol; with that copy, remove_all jumps to address 0.
 target_link_libraries(genie_torch INTERFACE
+  -Wl,--push-state,--no-as-needed stdc++ -Wl,--pop-state
   -Wl,--no-as-needed ${GENIE_TORCH_LIB}/libtorch.so ${GENIE_TORCH_LIB}/libtorch_cpu.so ${GENIE_TORCH_LIB}/libc10.so
   -Wl,-rpath-link,${GENIE_TORCH_LIB})
 
