@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import environment, in_turns
 
 from genie_cpp import ops
 from genie_cpp.config_values import as_config
@@ -137,17 +136,6 @@ def cached(genie: Genie) -> Session:
     return session
 
 
-def least(repeats: int, functions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The shortest time of each, in seconds; they take turns."""
-    best = dict.fromkeys(functions, float("inf"))
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def frame_with(session: Session, steps: int) -> Callable[[], object]:
     def run() -> None:
         session.configure(steps=steps)
@@ -163,17 +151,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for _ in range(3):
         products.run()
     few = 1
-    quick = least(
-        args.repeats,
+    quick = in_turns(
         {
             "frame": frame_with(session, args.steps),
             "frame_of_one_step": frame_with(session, few),
             "sliding": frame_with(sliding, args.steps),
             "products": products.run,
         },
+        args.repeats,
+        warmup=0,
     )
-    slow = least(
-        args.uncached_repeats,
+    slow = in_turns(
         {
             "uncached": Uncached(rotary, args.steps).frame,
             "frame": frame_with(session, args.steps),
@@ -181,6 +169,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "sliding": frame_with(sliding, args.steps),
             "products": products.run,
         },
+        args.uncached_repeats,
+        warmup=0,
     )
     frame, slide = min(quick["frame"], slow["frame"]), min(quick["sliding"], slow["sliding"])
     refinement = (quick["frame"] - quick["frame_of_one_step"]) / (args.steps - few)
@@ -217,10 +207,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     result = {
         **measure(args),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
+        **environment(),
     }
     print(json.dumps(result, indent=2))
     if args.json:

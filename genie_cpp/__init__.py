@@ -34,23 +34,7 @@ __all__ = [
     "viz",
 ]
 
-_SUBMODULES = frozenset(
-    {
-        "data",
-        "errors",
-        "evaluation",
-        "gym",
-        "inference",
-        "models",
-        "nn",
-        "ops",
-        "play",
-        "prompts",
-        "training",
-        "vision",
-        "viz",
-    }
-)
+_SUBMODULES = frozenset(__all__) - {"GenieError", "load"}
 
 
 def _minor(version: str) -> str:

@@ -48,17 +48,31 @@ def frame_stride(file: _C.VideoFile, config: _C.Config) -> int:
     return round(file.fps / settings["fps"])
 
 
-def read_prompt(path: str | Path | _C.VideoFile, frame: int, context: int, config: _C.Config) -> torch.Tensor:
-    """`context` frames that end with number `frame`, as the model takes them: (1,context,3,H,W)."""
-    file = path if isinstance(path, _C.VideoFile) else _C.VideoFile(str(path))
-    path = file.path
-    if not 0 <= frame < file.num_frames:
-        raise GenieError(f"{path}: has frames 0..{file.num_frames - 1}, the prompt asks for frame {frame}")
-    longest = clip_length(config, "dynamics") - 1
+def longest_context(config: _C.Config) -> int:
+    """Frames of context that leave room for a new one in the model's clips."""
+    return clip_length(config, "dynamics") - 1
+
+
+def check_context(context: int, longest: int) -> None:
     if not 1 <= context <= longest:
         raise GenieError(
             f"context must be 1..{longest} frames, one fewer than the model's clips; got {context}"
         )
+
+
+def check_frame(file: _C.VideoFile, frame: int) -> None:
+    if not 0 <= frame < file.num_frames:
+        raise GenieError(
+            f"{file.path}: has frames 0..{file.num_frames - 1}, the prompt asks for frame {frame}"
+        )
+
+
+def read_prompt(path: str | Path | _C.VideoFile, frame: int, context: int, config: _C.Config) -> torch.Tensor:
+    """`context` frames that end with number `frame`, as the model takes them: (1,context,3,H,W)."""
+    file = path if isinstance(path, _C.VideoFile) else _C.VideoFile(str(path))
+    path = file.path
+    check_frame(file, frame)
+    check_context(context, longest_context(config))
     stride = frame_stride(file, config)
     begin = frame - (context - 1) * stride
     episode_begin = max([0, *(end for end in file.episode_ends if end <= frame)])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from genie_cpp import _C, generation
-from genie_cpp.config_values import clip_length, values
+from genie_cpp.config_values import values
 from genie_cpp.errors import GenieError
 from genie_cpp.viz import to_frames
 
@@ -35,7 +35,7 @@ class PromptFile:
         self.height: int = settings["height"]
         self.width: int = settings["width"]
         self.stride = generation.frame_stride(self.file, config)
-        self.longest_context = clip_length(config, "dynamics") - 1
+        self.longest_context = generation.longest_context(config)
         self._config = config
         ends = self.file.episode_ends
         self.episodes: list[tuple[int, int]] = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -51,18 +51,11 @@ class PromptFile:
         return generation.fit_frames(video[None], self._config)[0]
 
     def check_context(self, context: int) -> None:
-        if not 1 <= context <= self.longest_context:
-            raise GenieError(
-                f"context must be 1..{self.longest_context} frames, one fewer than the model's clips; "
-                f"got {context}"
-            )
+        generation.check_context(context, self.longest_context)
 
     def episode_of(self, frame: int) -> int:
         """The number of the episode that a frame belongs to."""
-        if not 0 <= frame < self.file.num_frames:
-            raise GenieError(
-                f"{self.path}: has frames 0..{self.file.num_frames - 1}, the prompt asks for frame {frame}"
-            )
+        generation.check_frame(self.file, frame)
         return int(np.searchsorted(self.file.episode_ends, frame, side="right"))
 
     def read(self, frame: int, context: int) -> np.ndarray:

@@ -116,6 +116,13 @@ PAPER_TRAINING = {
     "training": {"dtype": "bfloat16", "checkpoint_every": 100, "jepa": {"batch_size": 4, "warmup_steps": 0}},
 }
 
+# 512, 1,152, 2,048 and 4,608 tokens.
+MASKED = [
+    {"crop_size": 256, "num_frames": 4, "batch_size": 4},
+    {"crop_size": 384, "num_frames": 4, "batch_size": 2},
+    {"crop_size": 256, "num_frames": 16, "batch_size": 1},
+    {"crop_size": 384, "num_frames": 16, "batch_size": 1},
+]
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds, to see every phase work.
     "tiny": {
@@ -142,12 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "model": "vit_tiny",
         "predictor_options": {"predictor_embed_dim": 96, "depth": 4, "num_heads": 3},
-        "resolutions": [
-            {"crop_size": 256, "num_frames": 4, "batch_size": 4},
-            {"crop_size": 384, "num_frames": 4, "batch_size": 2},
-            {"crop_size": 256, "num_frames": 16, "batch_size": 1},
-            {"crop_size": 384, "num_frames": 16, "batch_size": 1},
-        ],
+        "resolutions": MASKED,
         "num_steps": 4,
         "layer_repeats": 3,
         "training": TRAINING,
@@ -165,13 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "model": "vit_large",
         "predictor_options": {"predictor_embed_dim": 384, "depth": 12, "num_heads": 12},
-        "resolutions": [
-            {"crop_size": 256, "num_frames": 4, "batch_size": 4},
-            {"crop_size": 384, "num_frames": 4, "batch_size": 2},
-            {"crop_size": 256, "num_frames": 16, "batch_size": 1},
-            {"crop_size": 384, "num_frames": 16, "batch_size": 1},
-            {"crop_size": 384, "num_frames": 64, "batch_size": 1, "masked": False},
-        ],
+        "resolutions": [*MASKED, {"crop_size": 384, "num_frames": 64, "batch_size": 1, "masked": False}],
         "training": PAPER_TRAINING,
         "finetune_steps": 1000,
         "games": GAMES,

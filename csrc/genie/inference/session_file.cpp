@@ -3,13 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 #include <vector>
 
 #include "genie/core/error.h"
 #include "genie/core/random.h"
+#include "genie/training/module_state.h"
 #include "genie/training/safetensors.h"
 
 namespace genie::inference {
@@ -22,19 +22,6 @@ constexpr const char* kFormat = "genie_cpp session";
 constexpr const char* kVersion = "1";
 constexpr int64_t kNumbers = 8;  // entries of the tensor "numbers"
 
-/// A hash of the bytes of a tensor.
-uint64_t hash_of(const at::Tensor& tensor) {
-  const at::Tensor dense = tensor.detach().cpu().contiguous();
-  const auto* bytes = static_cast<const char*>(dense.const_data_ptr());
-  uint64_t hash = splitmix64(dense.nbytes());
-  for (size_t i = 0; i < dense.nbytes(); i += sizeof(uint64_t)) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes + i, std::min(sizeof(word), dense.nbytes() - i));
-    hash = splitmix64(hash ^ word);
-  }
-  return hash;
-}
-
 /// Tells models apart: the architecture, and every weight that frames depend on.
 std::string fingerprint(models::Genie genie) {
   config::Config shape;
@@ -45,16 +32,8 @@ std::string fingerprint(models::Genie genie) {
   shape.latent_action = genie->config().latent_action;
   shape.dynamics = genie->config().dynamics;
   uint64_t hash = stable_hash(config::to_yaml(shape));
-  const auto add = [&](const torch::nn::Module& module) {
-    for (const auto& item : module.named_parameters()) {
-      hash = mix_seed(hash, stable_hash(item.key()), hash_of(item.value()));
-    }
-    for (const auto& item : module.named_buffers()) {
-      hash = mix_seed(hash, stable_hash(item.key()), hash_of(item.value()));
-    }
-  };
-  add(*genie->tokenizer());
-  add(*genie->dynamics());
+  hash = training::weights_hash(*genie->tokenizer(), hash);
+  hash = training::weights_hash(*genie->dynamics(), hash);
   char text[17];
   std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
   return text;

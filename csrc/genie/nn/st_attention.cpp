@@ -120,14 +120,10 @@ std::pair<at::Tensor, at::Tensor> STAttentionBase::angles(int64_t first, int64_t
   return {angle.cos().to(options.dtype()), angle.sin().to(options.dtype())};
 }
 
-at::Tensor STAttentionBase::attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
-  return proj_->forward(attention_cached(project(x), cache, layer));
-}
-
 at::Tensor STAttentionBase::attend_cached_and_add(const at::Tensor& x, torch::nn::AnyModule& norm,
                                                   TemporalCache& cache, int64_t layer) {
   const auto* layer_norm = fusable_norm(norm, x, qkv_->weight);
-  if (!layer_norm) return x + attend_cached(norm.forward(x), cache, layer);
+  if (!layer_norm) return x + proj_->forward(attention_cached(project(norm.forward(x)), cache, layer));
   return ops::linear_residual(attention_cached(project_normalized(x, *layer_norm), cache, layer),
                               proj_->weight, proj_->bias, x);
 }

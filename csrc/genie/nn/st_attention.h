@@ -43,9 +43,8 @@ class STAttentionBase : public torch::nn::Module {
   /// x + drop_path(attend(norm(x))); by fewer, larger ops where there are such for it.
   at::Tensor attend_and_add(const at::Tensor& x, torch::nn::AnyModule& norm, DropPathImpl& drop_path,
                             Axis axis, bool causal);
-  /// Temporal attention of frames that follow those in the cache, to which they are written (not committed).
-  at::Tensor attend_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer);
-  /// x + attend_cached(norm(x)).
+  /// x + the temporal attention of norm(x)'s frames, which follow those in the cache and are written to it
+  /// (not committed).
   at::Tensor attend_cached_and_add(const at::Tensor& x, torch::nn::AnyModule& norm, TemporalCache& cache,
                                    int64_t layer);
 
@@ -94,12 +93,8 @@ class STTemporalAttentionImpl : public STAttentionBase {
   at::Tensor add_to(const at::Tensor& x, torch::nn::AnyModule& norm, DropPathImpl& drop_path, bool causal) {
     return attend_and_add(x, norm, drop_path, Axis::time, causal);
   }
-  /// Causal attention of new frames x (B,T_new,N,C) to those committed to the cache and to themselves. T_new
-  /// is 1 unless the cache is empty.
-  at::Tensor forward_cached(const at::Tensor& x, TemporalCache& cache, int64_t layer) {
-    return attend_cached(x, cache, layer);
-  }
-  /// x + forward_cached(norm(x)).
+  /// x + the causal attention of norm(x)'s new frames (B,T_new,N,C) to those committed to the cache and to
+  /// themselves. T_new is 1 unless the cache is empty.
   at::Tensor add_cached_to(const at::Tensor& x, torch::nn::AnyModule& norm, TemporalCache& cache,
                            int64_t layer) {
     return attend_cached_and_add(x, norm, cache, layer);

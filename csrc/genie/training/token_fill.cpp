@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -24,16 +23,6 @@ namespace genie::training {
 namespace {
 
 std::string hex(uint64_t number) { return concat(std::hex, number); }
-
-std::string weights_sum(const torch::nn::Module& module) {
-  uLong sum = ::crc32(0, nullptr, 0);
-  for (const auto& [name, tensor] : module_state(module)) {
-    sum = ::crc32(sum, reinterpret_cast<const Bytef*>(name.data()), static_cast<uInt>(name.size()));
-    const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous().view({-1}).view(at::kByte);
-    if (bytes.numel() > 0) sum = ::crc32_z(sum, bytes.const_data_ptr<uint8_t>(), bytes.numel());
-  }
-  return hex(sum);
-}
 
 /// The clips that the phase's samples show, in ascending order.
 std::vector<int64_t> needed_clips(int64_t clips, const data::LoaderOptions& options, int64_t steps) {
@@ -69,8 +58,8 @@ CacheKey token_cache_key(models::Genie genie, const data::ClipDataset& clips, c1
           {"clips", concat(clips.size(), " ", hex(frames), " stride ", clips.stride())},
           {"frame size", concat(config.data.width, "x", config.data.height)},
           {"model configuration", hex(stable_hash(config::to_yaml(models)))},
-          {"tokenizer weights", weights_sum(*genie->tokenizer())},
-          {"latent action weights", weights_sum(*genie->latent_action())},
+          {"tokenizer weights", hex(weights_hash(*genie->tokenizer()))},
+          {"latent action weights", hex(weights_hash(*genie->latent_action()))},
           {"precision", c10::toString(dtype)}};
 }
 

@@ -33,15 +33,42 @@ Normalized normalize(const at::Tensor& x, const at::Tensor& weight, const at::Te
   return {value, mean, rstd};
 }
 
-/// out = rows of `bias` (or zero) + a b
-void product(const at::Tensor& out, const OptionalTensor& bias, const at::Tensor& a, const at::Tensor& b) {
-  at::Tensor result = out;
-  if (bias) {
-    at::addmm_out(result, *bias, a, b);
-  } else {
-    at::mm_out(result, a, b);
+/// The backward pass of linear(layer_norm(x)), a piece of the rows at a time.
+class NormLinearGradients {
+ public:
+  NormLinearGradients(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
+                      double eps, const at::Tensor& weight)
+      : to_x(at::empty_like(x)),
+        to_norm_weight(at::zeros_like(norm_weight)),
+        to_norm_bias(at::zeros_like(norm_bias)),
+        to_weight(at::zeros_like(weight)),
+        to_bias(at::zeros({weight.size(0)}, x.options())),
+        x_(x),
+        norm_weight_(norm_weight),
+        norm_bias_(norm_bias),
+        weight_(weight),
+        eps_(eps) {}
+
+  /// `grad`: of the results of row `row` and those after it. Returns the gradient by these rows of x.
+  at::Tensor add(int64_t row, const at::Tensor& grad) {
+    const at::Tensor x = x_.narrow(0, row, grad.size(0));
+    const Normalized normal = normalize(x, norm_weight_, norm_bias_, eps_);
+    to_weight.addmm_(grad.t(), normal.value);
+    to_bias.add_(grad.sum(0));
+    const auto [dx, dw, db] =
+        at::native_layer_norm_backward(grad.mm(weight_), x, {x.size(1)}, normal.mean, normal.rstd,
+                                       norm_weight_, norm_bias_, {true, true, true});
+    to_norm_weight.add_(dw);
+    to_norm_bias.add_(db);
+    return to_x.narrow(0, row, grad.size(0)).copy_(dx);
   }
-}
+
+  const at::Tensor to_x, to_norm_weight, to_norm_bias, to_weight, to_bias;
+
+ private:
+  const at::Tensor x_, norm_weight_, norm_bias_, weight_;
+  double eps_;
+};
 
 /// Adds the bias to `hidden` and writes the activation of that to `out`.
 void activate(at::Tensor& hidden, const at::Tensor& bias, at::Tensor& out) {
@@ -73,8 +100,13 @@ at::Tensor norm_linear_cpu(const at::Tensor& x_, const at::Tensor& norm_weight, 
   const at::Tensor out = at::empty({rows, width}, x.options());
   for (int64_t row = 0; row < rows; row += piece) {
     const int64_t count = std::min(piece, rows - row);
-    product(out.narrow(0, row, count), bias,
-            normalize(x.narrow(0, row, count), norm_weight, norm_bias, eps).value, weight.t());
+    at::Tensor part = out.narrow(0, row, count);
+    const at::Tensor normal = normalize(x.narrow(0, row, count), norm_weight, norm_bias, eps).value;
+    if (bias) {
+      at::addmm_out(part, *bias, normal, weight.t());
+    } else {
+      at::mm_out(part, normal, weight.t());
+    }
   }
   std::vector<int64_t> shape = x_.sizes().vec();
   shape.back() = width;
@@ -86,23 +118,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_line
     double eps, const at::Tensor& weight) {
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
   const int64_t rows = x.size(0), piece = rows_at_once(weight.size(0));
-  const at::Tensor to_x = at::empty_like(x), to_weight = at::zeros_like(weight),
-                   to_bias = at::zeros({weight.size(0)}, x.options()),
-                   to_norm_weight = at::zeros_like(norm_weight), to_norm_bias = at::zeros_like(norm_bias);
+  NormLinearGradients gradients(x, norm_weight, norm_bias, eps, weight);
   for (int64_t row = 0; row < rows; row += piece) {
-    const int64_t count = std::min(piece, rows - row);
-    const at::Tensor x_part = x.narrow(0, row, count), grad_part = grad.narrow(0, row, count);
-    const Normalized normal = normalize(x_part, norm_weight, norm_bias, eps);
-    to_weight.addmm_(grad_part.t(), normal.value);
-    to_bias.add_(grad_part.sum(0));
-    const auto [dx, dw, db] =
-        at::native_layer_norm_backward(grad_part.mm(weight), x_part, {x.size(1)}, normal.mean, normal.rstd,
-                                       norm_weight, norm_bias, {true, true, true});
-    to_x.narrow(0, row, count).copy_(dx);
-    to_norm_weight.add_(dw);
-    to_norm_bias.add_(db);
+    gradients.add(row, grad.narrow(0, row, std::min(piece, rows - row)));
   }
-  return {to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, to_weight, to_bias};
+  return {gradients.to_x.view(x_.sizes()), gradients.to_norm_weight, gradients.to_norm_bias,
+          gradients.to_weight, gradients.to_bias};
 }
 
 at::Tensor linear_residual_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
@@ -154,32 +175,26 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
                                const at::Tensor& hidden, const at::Tensor& weight2) {
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
   const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
-  const at::Tensor to_x = at::empty_like(x), to_norm_weight = at::zeros_like(norm_weight),
-                   to_norm_bias = at::zeros_like(norm_bias), to_weight1 = at::zeros_like(weight1),
-                   to_bias1 = at::zeros({width}, x.options()), to_weight2 = at::zeros_like(weight2),
-                   to_bias2 = grad.sum(0);
+  NormLinearGradients first(x, norm_weight, norm_bias, eps, weight1);
+  const at::Tensor to_weight2 = at::zeros_like(weight2), to_bias2 = grad.sum(0);
   const int64_t most = std::min(piece, rows);
   const at::Tensor active = at::empty({most, width}, x.options()), to_hidden = at::empty_like(active);
   for (int64_t row = 0; row < rows; row += piece) {
     const int64_t count = std::min(piece, rows - row);
-    const at::Tensor x_part = x.narrow(0, row, count), grad_part = grad.narrow(0, row, count),
-                     hidden_part = hidden.narrow(0, row, count);
-    at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count),
-               to_x_part = to_x.narrow(0, row, count);
+    const at::Tensor grad_part = grad.narrow(0, row, count);
+    at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count);
     at::mm_out(to_hidden_part, grad_part, weight2);
-    activate_again(hidden_part, active_part, to_hidden_part);
+    activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part);
     to_weight2.addmm_(grad_part.t(), active_part);
-    const Normalized normal = normalize(x_part, norm_weight, norm_bias, eps);
-    to_weight1.addmm_(to_hidden_part.t(), normal.value);
-    to_bias1.add_(to_hidden_part.sum(0));
-    const auto [dx, dw, db] =
-        at::native_layer_norm_backward(to_hidden_part.mm(weight1), x_part, {x.size(1)}, normal.mean,
-                                       normal.rstd, norm_weight, norm_bias, {true, true, true});
-    at::add_out(to_x_part, dx, grad_part);
-    to_norm_weight.add_(dw);
-    to_norm_bias.add_(db);
+    first.add(row, to_hidden_part).add_(grad_part);
   }
-  return {to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, to_weight1, to_bias1, to_weight2, to_bias2};
+  return {first.to_x.view(x_.sizes()),
+          first.to_norm_weight,
+          first.to_norm_bias,
+          first.to_weight,
+          first.to_bias,
+          to_weight2,
+          to_bias2};
 }
 
 }  // namespace
