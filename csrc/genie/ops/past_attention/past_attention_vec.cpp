@@ -41,7 +41,8 @@ class Worker {
     std::fill(sum_.storage.begin(), sum_.storage.end(), Acc(0));
     for (int64_t h = 0; h < task_.heads; ++h) {
       Acc* scores = scores_.data() + h * padded_;
-      const Acc total = exponentials(scores, task_.count, padded_, static_cast<Acc>(task_.scale));
+      const Acc total = exponentials(scores, task_.count, padded_, static_cast<Acc>(task_.scale),
+                                     scores_are_bounded(true, task_.scale, task_.head_dim));
       for (int64_t j = 0; j < task_.count; ++j) scores[j] /= total;
     }
     for (int64_t j = 0; j < task_.count; ++j) add(values + slot(j) * width_, j);
@@ -62,7 +63,7 @@ class Worker {
       for (int64_t c = 0; c < channels; ++c) row[c] = static_cast<Acc>(source[c]);
       std::fill(row + channels, row + rows.stride, Acc(0));
     }
-    normalize(rows, task_.heads, channels, inverse_std_);
+    for (int64_t h = 0; h < task_.heads; ++h) normalize_row(rows.row(h), channels);
     if (task_.cosine == nullptr) return;
     const int64_t half = channels / 2, quarter = channels / 4;
     for (int64_t h = 0; h < task_.heads; ++h) {
@@ -120,7 +121,7 @@ class Worker {
   const PastAttention& task_;
   int64_t width_, padded_;
   Scratch<Acc> query_, key_, sum_;
-  std::vector<Acc> turned_, scores_, inverse_std_;
+  std::vector<Acc> turned_, scores_;
 };
 
 void attend(const PastAttention& task) {

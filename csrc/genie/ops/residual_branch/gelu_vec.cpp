@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "genie/ops/residual_branch/gelu.h"
 
@@ -48,19 +49,46 @@ void gelu_forward_cpu(float* in, const float* bias, float* out, int64_t rows, in
   });
 }
 
-void gelu_again_cpu(const float* in, float* out, float* grad, int64_t count) {
-  const int64_t pieces = (count + Vec::size() - 1) / Vec::size();
-  at::parallel_for(0, pieces, grain / Vec::size(), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin * Vec::size(); i < std::min(count, end * Vec::size()); i += Vec::size()) {
-      const auto lanes = std::min<int64_t>(Vec::size(), count - i);
-      const bool whole = lanes == Vec::size();
-      const Vec x = whole ? Vec::loadu(in + i) : Vec::loadu(in + i, lanes);
-      const Vec g = whole ? Vec::loadu(grad + i) : Vec::loadu(grad + i, lanes);
+/// The rows `begin` to `end` of gelu_again; their gradients' sums over columns are added to `sums`.
+void gelu_again_rows(const float* in, float* out, float* grad, int64_t begin, int64_t end, int64_t width,
+                     float* sums) {
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t at = row * width;
+    int64_t c = 0;
+    for (; c + Vec::size() <= width; c += Vec::size()) {
+      const Vec x = Vec::loadu(in + at + c);
       const auto [cdf, bell] = normal_cdf(x);
-      (x * cdf).store(out + i, static_cast<int>(lanes));
-      (g * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf)).store(grad + i, static_cast<int>(lanes));
+      const Vec g = Vec::loadu(grad + at + c) * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf);
+      (x * cdf).store(out + at + c);
+      g.store(grad + at + c);
+      (Vec::loadu(sums + c) + g).store(sums + c);
+    }
+    if (c < width) {
+      const auto rest = static_cast<int>(width - c);
+      const Vec x = Vec::loadu(in + at + c, rest);
+      const auto [cdf, bell] = normal_cdf(x);
+      const Vec g = Vec::loadu(grad + at + c, rest) * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf);
+      (x * cdf).store(out + at + c, rest);
+      g.store(grad + at + c, rest);
+      (Vec::loadu(sums + c, rest) + g).store(sums + c, rest);
+    }
+  }
+}
+
+void gelu_again_cpu(const float* in, float* out, float* grad, int64_t rows, int64_t width, float* sums) {
+  // Sums of sums of few rows each: float32's rounding grows with the number of terms.
+  constexpr int64_t few = 64;
+  const int64_t groups = (rows + few - 1) / few;
+  std::vector<float> partial(static_cast<size_t>(groups * width));
+  at::parallel_for(0, groups, std::max<int64_t>(1, grain / (few * width)), [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      gelu_again_rows(in, out, grad, group * few, std::min(rows, (group + 1) * few), width,
+                      partial.data() + group * width);
     }
   });
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t c = 0; c < width; ++c) sums[c] += partial[static_cast<size_t>(group * width + c)];
+  }
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace genie::ops {
 
 constinit CpuKernel<void(float*, const float*, float*, int64_t, int64_t)> gelu_forward;
-constinit CpuKernel<void(const float*, float*, float*, int64_t)> gelu_again;
+constinit CpuKernel<void(const float*, float*, float*, int64_t, int64_t, float*)> gelu_again;
 
 namespace {
 
@@ -33,7 +33,8 @@ Normalized normalize(const at::Tensor& x, const at::Tensor& weight, const at::Te
   return {value, mean, rstd};
 }
 
-/// The backward pass of linear(layer_norm(x)), a piece of the rows at a time.
+/// The backward pass of linear(layer_norm(x)), a piece of the rows at a time. The bias of the linear map is
+/// left to the caller.
 class NormLinearGradients {
  public:
   NormLinearGradients(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
@@ -42,7 +43,6 @@ class NormLinearGradients {
         to_norm_weight(at::zeros_like(norm_weight)),
         to_norm_bias(at::zeros_like(norm_bias)),
         to_weight(at::zeros_like(weight)),
-        to_bias(at::zeros({weight.size(0)}, x.options())),
         x_(x),
         norm_weight_(norm_weight),
         norm_bias_(norm_bias),
@@ -54,7 +54,6 @@ class NormLinearGradients {
     const at::Tensor x = x_.narrow(0, row, grad.size(0));
     const Normalized normal = normalize(x, norm_weight_, norm_bias_, eps_);
     to_weight.addmm_(grad.t(), normal.value);
-    to_bias.add_(grad.sum(0));
     const auto [dx, dw, db] =
         at::native_layer_norm_backward(grad.mm(weight_), x, {x.size(1)}, normal.mean, normal.rstd,
                                        norm_weight_, norm_bias_, {true, true, true});
@@ -63,7 +62,7 @@ class NormLinearGradients {
     return to_x.narrow(0, row, grad.size(0)).copy_(dx);
   }
 
-  const at::Tensor to_x, to_norm_weight, to_norm_bias, to_weight, to_bias;
+  const at::Tensor to_x, to_norm_weight, to_norm_bias, to_weight;
 
  private:
   const at::Tensor x_, norm_weight_, norm_bias_, weight_;
@@ -81,14 +80,16 @@ void activate(at::Tensor& hidden, const at::Tensor& bias, at::Tensor& out) {
   }
 }
 
-/// The activation again, and the gradient of its input in place of that of its output.
-void activate_again(const at::Tensor& in, at::Tensor& out, at::Tensor& grad) {
+/// The activation again, and the gradient of its input in place of that of its output; the sum of that over
+/// rows is added to `to_bias`.
+void activate_again(const at::Tensor& in, at::Tensor& out, at::Tensor& grad, const at::Tensor& to_bias) {
   if (in.scalar_type() == at::kFloat) {
     gelu_again(in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), grad.mutable_data_ptr<float>(),
-               in.numel());
+               in.size(0), in.size(1), to_bias.mutable_data_ptr<float>());
   } else {
     at::gelu_out(out, in);
     grad.copy_(at::gelu_backward(grad, in));
+    to_bias.add_(grad.sum(0));
   }
 }
 
@@ -123,7 +124,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_line
     gradients.add(row, grad.narrow(0, row, std::min(piece, rows - row)));
   }
   return {gradients.to_x.view(x_.sizes()), gradients.to_norm_weight, gradients.to_norm_bias,
-          gradients.to_weight, gradients.to_bias};
+          gradients.to_weight, grad.sum(0)};
 }
 
 at::Tensor linear_residual_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
@@ -176,7 +177,8 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
   const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
   NormLinearGradients first(x, norm_weight, norm_bias, eps, weight1);
-  const at::Tensor to_weight2 = at::zeros_like(weight2), to_bias2 = grad.sum(0);
+  const at::Tensor to_bias1 = at::zeros({width}, x.options()), to_weight2 = at::zeros_like(weight2),
+                   to_bias2 = grad.sum(0);
   const int64_t most = std::min(piece, rows);
   const at::Tensor active = at::empty({most, width}, x.options()), to_hidden = at::empty_like(active);
   for (int64_t row = 0; row < rows; row += piece) {
@@ -184,7 +186,7 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
     const at::Tensor grad_part = grad.narrow(0, row, count);
     at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count);
     at::mm_out(to_hidden_part, grad_part, weight2);
-    activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part);
+    activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part, to_bias1);
     to_weight2.addmm_(grad_part.t(), active_part);
     first.add(row, to_hidden_part).add_(grad_part);
   }
@@ -192,7 +194,7 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
           first.to_norm_weight,
           first.to_norm_bias,
           first.to_weight,
-          first.to_bias,
+          to_bias1,
           to_weight2,
           to_bias2};
 }

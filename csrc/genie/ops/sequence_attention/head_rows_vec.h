@@ -32,75 +32,122 @@ struct Scratch {
   Acc* row(int64_t i) { return storage.data() + i * stride; }
 };
 
-template <class T, class Acc>
-void gather(HeadRows<const void> source, int64_t head, const int64_t* rows, int64_t count, int64_t channels,
-            Scratch<Acc>& out) {
-  using Vec = at::vec::Vectorized<Acc>;
-  const T* base = static_cast<const T*>(source.data) + head * source.head_stride;
-  out.resize(count, channels);
-  for (int64_t i = 0; i < count; ++i) {
-    const T* from = base + rows[i] * source.row_stride;
-    Acc* to = out.row(i);
-    int64_t c = 0;
-    if constexpr (std::is_same_v<T, Acc>) {
-      for (; c + Vec::size() <= channels; c += Vec::size()) Vec::loadu(from + c).store(to + c);
-    }
-    for (; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
-    for (; c < out.stride; ++c) to[c] = Acc(0);
-  }
-}
-
-/// Writes row i of `values`, times factor[i] where factors are given, to the tensor's row.
-template <class T, class Acc>
-void scatter(Scratch<Acc>& values, const Acc* factor, HeadRows<void> target, int64_t head,
-             const int64_t* rows, int64_t count, int64_t channels) {
-  using Vec = at::vec::Vectorized<Acc>;
-  T* base = static_cast<T*>(target.data) + head * target.head_stride;
-  for (int64_t i = 0; i < count; ++i) {
-    const Acc* from = values.row(i);
-    T* to = base + rows[i] * target.row_stride;
-    const Acc by = factor ? factor[i] : Acc(1);
-    int64_t c = 0;
-    if constexpr (std::is_same_v<T, Acc>) {
-      for (; c + Vec::size() <= channels; c += Vec::size()) {
-        (Vec::loadu(from + c) * Vec(by)).store(to + c);
-      }
-    }
-    for (; c < channels; ++c) to[c] = static_cast<T>(from[c] * by);
-  }
-}
-
 template <class Acc>
 Acc sum_of(at::vec::Vectorized<Acc> vector) {
   return at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return a + b; }, vector);
 }
 
-/// LayerNorm of each row in place; returns 1/std of each row in `inverse_std`. The zeros of the padding stay.
-template <class Acc>
-void normalize(Scratch<Acc>& x, int64_t count, int64_t channels, std::vector<Acc>& inverse_std) {
+/// LayerNorm in place of a row of `vectors` whole vectors; returns 1/std.
+template <class Acc, int vectors>
+Acc normalize_whole(Acc* row) {
   using Vec = at::vec::Vectorized<Acc>;
-  inverse_std.resize(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    Acc* row = x.row(i);
-    Vec total(Acc(0));
-    for (int64_t c = 0; c < channels; c += Vec::size()) total = total + Vec::loadu(row + c);
-    const Acc mean = sum_of(total) / static_cast<Acc>(channels);
-    Vec squares(Acc(0));
-    int64_t c = 0;
-    for (; c + Vec::size() <= channels; c += Vec::size()) {
-      const Vec value = Vec::loadu(row + c) - Vec(mean);
-      value.store(row + c);
-      squares = at::vec::fmadd(value, value, squares);
+  constexpr auto channels = static_cast<Acc>(vectors * Vec::size());
+  Vec value[vectors];
+  Vec total(Acc(0)), squares(Acc(0));
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) {
+    value[v] = Vec::loadu(row + v * Vec::size());
+    total = total + value[v];
+  }
+  const Vec mean(sum_of(total) / channels);
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) {
+    value[v] = value[v] - mean;
+    squares = at::vec::fmadd(value[v], value[v], squares);
+  }
+  const Acc inverse = Acc(1) / std::sqrt(sum_of(squares) / channels + static_cast<Acc>(qk_norm_eps));
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) (value[v] * Vec(inverse)).store(row + v * Vec::size());
+  return inverse;
+}
+
+/// LayerNorm of a row in place; returns 1/std. The zeros of the padding stay.
+template <class Acc>
+Acc normalize_row(Acc* row, int64_t channels) {
+  using Vec = at::vec::Vectorized<Acc>;
+  switch (channels % Vec::size() == 0 ? channels / Vec::size() : 0) {
+    case 1:
+      return normalize_whole<Acc, 1>(row);
+    case 2:
+      return normalize_whole<Acc, 2>(row);
+    case 4:
+      return normalize_whole<Acc, 4>(row);
+    case 8:
+      return normalize_whole<Acc, 8>(row);
+  }
+  Vec total(Acc(0));
+  for (int64_t c = 0; c < channels; c += Vec::size()) total = total + Vec::loadu(row + c);
+  const Acc mean = sum_of(total) / static_cast<Acc>(channels);
+  Vec squares(Acc(0));
+  int64_t c = 0;
+  for (; c + Vec::size() <= channels; c += Vec::size()) {
+    const Vec value = Vec::loadu(row + c) - Vec(mean);
+    value.store(row + c);
+    squares = at::vec::fmadd(value, value, squares);
+  }
+  if (c < channels) {
+    for (int64_t rest = c; rest < channels; ++rest) row[rest] -= mean;
+    const Vec value = Vec::loadu(row + c);
+    squares = at::vec::fmadd(value, value, squares);
+  }
+  const Acc variance = sum_of(squares) / static_cast<Acc>(channels);
+  const Acc inverse = Acc(1) / std::sqrt(variance + static_cast<Acc>(qk_norm_eps));
+  for (c = 0; c < channels; c += Vec::size()) (Vec::loadu(row + c) * Vec(inverse)).store(row + c);
+  return inverse;
+}
+
+/// Some heads of a tensor's rows, as dense matrices: that of the h-th head begins at row h * count.
+struct HeadBlock {
+  int64_t first_head;
+  int64_t heads;
+  const int64_t* rows;
+  int64_t count;
+  int64_t channels;
+};
+
+/// With `inverse_std` each row is normalised, and 1/std of each returned there.
+template <class T, class Acc>
+void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& out,
+            std::vector<Acc>* inverse_std = nullptr) {
+  using Vec = at::vec::Vectorized<Acc>;
+  const int64_t channels = block.channels;
+  const T* base = static_cast<const T*>(source.data) + block.first_head * source.head_stride;
+  out.resize(block.heads * block.count, channels);
+  if (inverse_std) inverse_std->resize(static_cast<size_t>(block.heads * block.count));
+  for (int64_t i = 0; i < block.count; ++i) {
+    const T* from = base + block.rows[i] * source.row_stride;
+    for (int64_t h = 0; h < block.heads; ++h, from += source.head_stride) {
+      Acc* to = out.row(h * block.count + i);
+      int64_t c = 0;
+      if constexpr (std::is_same_v<T, Acc>) {
+        for (; c + Vec::size() <= channels; c += Vec::size()) Vec::loadu(from + c).store(to + c);
+      }
+      for (; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
+      for (; c < out.stride; ++c) to[c] = Acc(0);
+      if (inverse_std) (*inverse_std)[static_cast<size_t>(h * block.count + i)] = normalize_row(to, channels);
     }
-    if (c < channels) {  // the padding stays zero
-      for (int64_t rest = c; rest < channels; ++rest) row[rest] -= mean;
-      const Vec value = Vec::loadu(row + c);
-      squares = at::vec::fmadd(value, value, squares);
+  }
+}
+
+/// Writes the matrices' rows, each times factor[row of `values`] where factors are given, to the tensor.
+template <class T, class Acc>
+void scatter(Scratch<Acc>& values, const Acc* factor, HeadRows<void> target, const HeadBlock& block) {
+  using Vec = at::vec::Vectorized<Acc>;
+  const int64_t channels = block.channels;
+  T* base = static_cast<T*>(target.data) + block.first_head * target.head_stride;
+  for (int64_t i = 0; i < block.count; ++i) {
+    T* to = base + block.rows[i] * target.row_stride;
+    for (int64_t h = 0; h < block.heads; ++h, to += target.head_stride) {
+      const Acc* from = values.row(h * block.count + i);
+      const Acc by = factor ? factor[h * block.count + i] : Acc(1);
+      int64_t c = 0;
+      if constexpr (std::is_same_v<T, Acc>) {
+        for (; c + Vec::size() <= channels; c += Vec::size()) {
+          (Vec::loadu(from + c) * Vec(by)).store(to + c);
+        }
+      }
+      for (; c < channels; ++c) to[c] = static_cast<T>(from[c] * by);
     }
-    const Acc variance = sum_of(squares) / static_cast<Acc>(channels);
-    const Acc inverse = Acc(1) / std::sqrt(variance + static_cast<Acc>(qk_norm_eps));
-    for (c = 0; c < channels; c += Vec::size()) (Vec::loadu(row + c) * Vec(inverse)).store(row + c);
-    inverse_std[static_cast<size_t>(i)] = inverse;
   }
 }
 
@@ -128,32 +175,45 @@ void normalize_backward(Scratch<Acc>& normalized, const std::vector<Acc>& invers
   }
 }
 
-/// row[j] = exp(scale row[j] - max) for the first `visible` scores and 0 for the others up to `padded` (a
-/// whole number of vectors). Returns the sum.
+/// row[j] = exp(scale row[j] - shift) for the first `visible` scores and 0 for the others up to `padded` (a
+/// whole number of vectors). Returns the sum. The shift is the largest, or 0 where the scores are `bounded`,
+/// so that their exponentials need none.
 template <class Acc>
-Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale) {
+Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale, bool bounded) {
   using Vec = at::vec::Vectorized<Acc>;
   constexpr Acc lowest = -std::numeric_limits<Acc>::infinity();
+  const int64_t whole = visible / Vec::size() * Vec::size();
   const int64_t covered = round_up(visible, Vec::size());
-  int64_t j = 0;
-  Vec largest(lowest);
-  for (; j + Vec::size() <= visible; j += Vec::size()) {
-    const Vec scaled = Vec::loadu(row + j) * Vec(scale);
-    scaled.store(row + j);
-    largest = at::vec::maximum(largest, scaled);
+  const Vec last = Vec::blendv(Vec(lowest), Vec::loadu(row + covered - Vec::size()) * Vec(scale),
+                               Vec::arange(Acc(0), Acc(1)) < Vec(static_cast<Acc>(visible - whole)));
+  Vec shift(Acc(0));
+  if (!bounded) {
+    Vec largest = covered > whole ? last : Vec(lowest);
+    for (int64_t j = 0; j < whole; j += Vec::size()) {
+      largest = at::vec::maximum(largest, Vec::loadu(row + j) * Vec(scale));
+    }
+    shift = Vec(at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return at::vec::maximum(a, b); }, largest));
   }
-  for (; j < covered; ++j) row[j] = j < visible ? row[j] * scale : lowest;
-  if (covered > visible) largest = at::vec::maximum(largest, Vec::loadu(row + covered - Vec::size()));
-  const Acc top =
-      at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return at::vec::maximum(a, b); }, largest);
   Vec total(Acc(0));
-  for (j = 0; j < covered; j += Vec::size()) {
-    const Vec value = (Vec::loadu(row + j) - Vec(top)).exp_u20();
+  for (int64_t j = 0; j < whole; j += Vec::size()) {
+    const Vec value = (Vec::loadu(row + j) * Vec(scale) - shift).exp_u20();
     value.store(row + j);
     total = total + value;
   }
-  std::fill(row + covered, row + padded, Acc(0));
+  if (covered > whole) {
+    const Vec value = (last - shift).exp_u20();
+    value.store(row + whole);
+    total = total + value;
+  }
+  for (int64_t j = covered; j < padded; j += Vec::size()) Vec(Acc(0)).store(row + j);
   return sum_of(total);
+}
+
+/// Whether scale q k cannot grow so large that exponentials need a shift: normalised rows have at most the
+/// length sqrt(channels).
+inline bool scores_are_bounded(bool qk_norm, double scale, int64_t channels) {
+  constexpr double harmless = 20;
+  return qk_norm && std::abs(scale) * static_cast<double>(channels) <= harmless;
 }
 
 }  // namespace CPU_CAPABILITY

@@ -2,8 +2,8 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
-#include <initializer_list>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "genie/ops/sequence_attention/head_rows_vec.h"
@@ -32,48 +32,91 @@ std::vector<int64_t> longest_first(const SequenceAttention& task) {
   return order;
 }
 
-/// Calls body(sequence, head) for all of them in parallel. Heads of a sequence follow each other: they share
-/// cache lines. Sequences of different lengths are handed out one by one, the longest first, so that no
-/// thread waits long for another at the end.
-template <class Body>
-void for_each_head(const SequenceAttention& task, const Body& make_body) {
-  const int64_t items = task.count * task.heads;
-  const std::vector<int64_t> order = longest_first(task);
-  if (order.empty()) {
-    at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
-      auto body = make_body();
-      for (int64_t item = begin; item < end; ++item) {
-        if (item + 1 < end) body.prefetch((item + 1) / task.heads, (item + 1) % task.heads);
-        body(item / task.heads, item % task.heads);
-      }
-    });
-    return;
-  }
-  std::atomic<int64_t> next = 0;
-  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), items), 1, [&](int64_t, int64_t) {
-    auto body = make_body();
-    for (int64_t item = next++; item < items; item = next++) {
-      body(order[static_cast<size_t>(item / task.heads)], item % task.heads);
-    }
-  });
+/// How many heads of a sequence are done together. A short sequence's rows may lie far apart; what is read
+/// and written of them at a time should be long, as long as it all stays in the second-level cache.
+template <class Acc>
+int64_t heads_together(const SequenceAttention& task, int64_t length, int64_t matrices) {
+  constexpr int64_t cache = 192 * 1024, items_per_thread = 4;
+  const int64_t head = matrices * length * round_up(task.head_dim, panel_width<Acc>()) * sizeof(Acc);
+  const int64_t most = task.count * task.heads / (items_per_thread * at::get_num_threads());
+  return std::clamp<int64_t>(std::min(cache / std::max<int64_t>(head, 1), most), 1, task.heads);
 }
 
-/// Asks for a head's rows ahead of time: the rows of a short sequence may lie far apart, where the processor
-/// does not expect them.
+HeadBlock head_block(const SequenceAttention& task, int64_t sequence, int64_t first_head, int64_t heads) {
+  const int64_t first = task.offsets[sequence];
+  return {first_head, heads, task.rows + first, task.offsets[sequence + 1] - first, task.head_dim};
+}
+
+const int64_t* limits_of(const SequenceAttention& task, int64_t sequence) {
+  return task.limits ? task.limits + task.offsets[sequence] : nullptr;
+}
+
+/// Asks for the rows that are needed next, some at a time between the products of the present ones: they lie
+/// where the processor does not expect them.
 template <class T>
-void prefetch_rows(const SequenceAttention& task, std::initializer_list<HeadRows<const void>> sources,
-                   int64_t sequence, int64_t head) {
-  constexpr int64_t few = 64, cache_line = 64;
-  const int64_t first = task.offsets[sequence], last = task.offsets[sequence + 1];
-  if (last - first > few) return;
-  for (const auto& source : sources) {
-    const T* base = static_cast<const T*>(source.data) + head * source.head_stride;
-    for (int64_t i = first; i < last; ++i) {
-      const char* row = reinterpret_cast<const char*>(base + task.rows[i] * source.row_stride);
-      for (int64_t byte = 0; byte < task.head_dim * static_cast<int64_t>(sizeof(T)); byte += cache_line) {
-        __builtin_prefetch(row + byte);
+class RowsAhead {
+ public:
+  explicit RowsAhead(std::vector<HeadRows<const void>> sources) : sources_(std::move(sources)) {}
+
+  void expect(const HeadBlock* next) {
+    next_ = next ? *next : HeadBlock{};
+    asked_ = 0;
+  }
+
+  /// `done` of `all` rows of the present work are done.
+  void fetch(int64_t done, int64_t all) {
+    constexpr int64_t cache_line = 64;
+    const int64_t until = next_.count * done / all;
+    const int64_t bytes = next_.heads * next_.channels * static_cast<int64_t>(sizeof(T));
+    for (; asked_ < until; ++asked_) {
+      for (const auto& source : sources_) {
+        const char* row = reinterpret_cast<const char*>(static_cast<const T*>(source.data) +
+                                                        next_.first_head * source.head_stride +
+                                                        next_.rows[asked_] * source.row_stride);
+        for (int64_t byte = 0; byte < bytes; byte += cache_line) __builtin_prefetch(row + byte, 0, 2);
       }
     }
+  }
+
+ private:
+  std::vector<HeadRows<const void>> sources_;
+  HeadBlock next_{};
+  int64_t asked_ = 0;
+};
+
+/// Calls body(sequence, heads, those that come next) for all of them in parallel. Heads of a sequence follow
+/// each other: they share cache lines. Sequences of different lengths are handed out one by one, the longest
+/// first, so that no thread waits long for another at the end. `Body` is made anew by `make_body` for each
+/// thread.
+template <class Body>
+void for_each_head(const SequenceAttention& task, const auto& make_body) {
+  if (task.count * task.heads == 0) return;
+  const std::vector<int64_t> order = longest_first(task);
+  const bool even = order.empty();
+  const int64_t heads =
+      even ? heads_together<typename Body::Acc>(task, task.offsets[1] - task.offsets[0], Body::matrices) : 1;
+  const int64_t parts = (task.heads + heads - 1) / heads, items = task.count * parts;
+  const auto sequence = [&](int64_t item) {
+    return even ? item / parts : order[static_cast<size_t>(item / parts)];
+  };
+  const auto block = [&](int64_t item) {
+    const int64_t first = item % parts * heads;
+    return head_block(task, sequence(item), first, std::min(heads, task.heads - first));
+  };
+  const auto run = [&](const auto& next_item, int64_t end) {
+    Body body = make_body();
+    for (int64_t item = next_item(), next; item < end; item = next) {
+      next = next_item();
+      const HeadBlock now = block(item), then = next < end ? block(next) : HeadBlock{};
+      body(now, limits_of(task, sequence(item)), next < end ? &then : nullptr);
+    }
+  };
+  if (even) {
+    at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) { run([&] { return begin++; }, end); });
+  } else {
+    std::atomic<int64_t> shared = 0;
+    at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), items), 1,
+                     [&](int64_t, int64_t) { run([&] { return shared++; }, items); });
   }
 }
 
@@ -82,61 +125,57 @@ template <class T>
 class Forward {
  public:
   using Acc = at::opmath_type<T>;
+  static constexpr int64_t matrices = 3;
 
-  Forward(const SequenceAttention& task, HeadRows<void> out) : task_(task), out_(out) {}
+  Forward(const SequenceAttention& task, HeadRows<void> out)
+      : task_(task), out_(out), ahead_({task.q, task.k, task.v}) {}
 
-  void prefetch(int64_t sequence, int64_t head) const {
-    prefetch_rows<T>(task_, {task_.q, task_.k, task_.v}, sequence, head);
-  }
-
-  void operator()(int64_t sequence, int64_t head) {
-    const int64_t first = task_.offsets[sequence];
-    const int64_t length = task_.offsets[sequence + 1] - first;
+  void operator()(const HeadBlock& block, const int64_t* limits, const HeadBlock* next) {
+    const int64_t heads = block.heads, length = block.count;
     if (length == 0) return;
-    const int64_t* rows = task_.rows + first;
-    const int64_t* limits = task_.limits ? task_.limits + first : nullptr;
-    const int64_t channels = task_.head_dim;
-    load(head, rows, length);
-    const int64_t block = block_rows(task_, length);
-    scores_.resize(block, length);
-    result_.resize(block, channels);
-    inverse_sum_.resize(static_cast<size_t>(block));
-    for (int64_t begin = 0; begin < length; begin += block) {
-      const int64_t count = std::min(block, length - begin);
-      const int64_t reach = limits ? limits[begin + count - 1] : length;
-      gemm<Acc>(count, reach, channels, {q_.row(begin), q_.stride, 1}, k_panels_.data(), channels,
-                scores_.row(0), scores_.stride);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t visible = limits ? limits[begin + i] : length;
-        inverse_sum_[static_cast<size_t>(i)] =
-            Acc(1) / exponentials(scores_.row(i), visible, round_up(reach, panel_width<Acc>()),
-                                  static_cast<Acc>(task_.scale));
-      }
-      gemm<Acc>(count, channels, reach, {scores_.row(0), scores_.stride, 1}, v_panels_.data(), length,
-                result_.row(0), result_.stride);
-      scatter<T>(result_, inverse_sum_.data(), out_, head, rows + begin, count, channels);
-    }
+    gather<T>(task_.q, block, q_, task_.qk_norm ? &inverse_std_ : nullptr);
+    gather<T>(task_.k, block, k_, task_.qk_norm ? &inverse_std_ : nullptr);
+    gather<T>(task_.v, block, v_);
+    inverse_sum_.resize(static_cast<size_t>(heads * length));
+    ahead_.expect(next);
+    for (int64_t h = 0; h < heads; ++h) attend(h * length, length, heads * length, limits);
+    scatter<T>(q_, inverse_sum_.data(), out_, block);
   }
 
  private:
-  void load(int64_t head, const int64_t* rows, int64_t length) {
+  /// The head whose rows begin at `top`. Its results, not yet divided by the sums, take the place of its
+  /// queries.
+  void attend(int64_t top, int64_t length, int64_t all, const int64_t* limits) {
     const int64_t channels = task_.head_dim;
-    gather<T>(task_.q, head, rows, length, channels, q_);
-    gather<T>(task_.k, head, rows, length, channels, k_);
-    gather<T>(task_.v, head, rows, length, channels, v_);
-    if (task_.qk_norm) {
-      normalize(q_, length, channels, inverse_std_);
-      normalize(k_, length, channels, inverse_std_);
-    }
     k_panels_.resize(static_cast<size_t>(panels_size<Acc>(channels, length)));
     v_panels_.resize(static_cast<size_t>(panels_size<Acc>(length, channels)));
-    pack_transposed(k_.row(0), k_.stride, channels, length, k_panels_.data());
-    pack(v_.row(0), v_.stride, length, channels, v_panels_.data());
+    pack_transposed(k_.row(top), k_.stride, channels, length, k_panels_.data());
+    pack(v_.row(top), v_.stride, length, channels, v_panels_.data());
+    const int64_t block = block_rows(task_, length);
+    scores_.resize(block, length);
+    for (int64_t begin = 0; begin < length; begin += block) {
+      const int64_t count = std::min(block, length - begin);
+      const int64_t reach = limits ? limits[begin + count - 1] : length;
+      Acc* q = q_.row(top + begin);
+      gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, k_panels_.data(), channels, scores_.row(0),
+                scores_.stride);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t visible = limits ? limits[begin + i] : length;
+        inverse_sum_[static_cast<size_t>(top + begin + i)] =
+            Acc(1) / exponentials(scores_.row(i), visible, round_up(reach, panel_width<Acc>()),
+                                  static_cast<Acc>(task_.scale), bounded_);
+      }
+      gemm<Acc>(count, channels, reach, {scores_.row(0), scores_.stride, 1}, v_panels_.data(), length, q,
+                q_.stride);
+      ahead_.fetch(top + begin + count, all);
+    }
   }
 
   const SequenceAttention& task_;
   HeadRows<void> out_;
-  Scratch<Acc> q_, k_, v_, scores_, result_;
+  RowsAhead<T> ahead_;
+  const bool bounded_ = scores_are_bounded(task_.qk_norm, task_.scale, task_.head_dim);
+  Scratch<Acc> q_, k_, v_, scores_;
   std::vector<Acc> k_panels_, v_panels_, inverse_sum_, inverse_std_;
 };
 
@@ -150,91 +189,85 @@ template <class T>
 class Backward {
  public:
   using Acc = at::opmath_type<T>;
+  static constexpr int64_t matrices = 7;
 
-  Backward(const SequenceAttention& task, const Gradients& gradients) : task_(task), gradients_(gradients) {}
+  Backward(const SequenceAttention& task, const Gradients& gradients)
+      : task_(task), gradients_(gradients), ahead_({task.q, task.k, task.v, gradients.out}) {}
 
-  void prefetch(int64_t sequence, int64_t head) const {
-    prefetch_rows<T>(task_, {task_.q, task_.k, task_.v, gradients_.out}, sequence, head);
+  void operator()(const HeadBlock& block, const int64_t* limits, const HeadBlock* next) {
+    const int64_t heads = block.heads, length = block.count, channels = task_.head_dim;
+    if (length == 0) return;
+    gather<T>(task_.q, block, q_, task_.qk_norm ? &q_inverse_std_ : nullptr);
+    gather<T>(task_.k, block, k_, task_.qk_norm ? &k_inverse_std_ : nullptr);
+    gather<T>(task_.v, block, v_);
+    gather<T>(gradients_.out, block, grad_out_);
+    grad_q_.resize(heads * length, channels);
+    for (Scratch<Acc>* grad : {&grad_k_, &grad_v_}) {
+      grad->resize(heads * length, channels);
+      std::fill_n(grad->storage.begin(), heads * length * grad->stride, Acc(0));
+    }
+    ahead_.expect(next);
+    for (int64_t h = 0; h < heads; ++h) differentiate(h * length, length, heads * length, limits);
+    if (task_.qk_norm) {
+      normalize_backward(q_, q_inverse_std_, heads * length, channels, grad_q_);
+      normalize_backward(k_, k_inverse_std_, heads * length, channels, grad_k_);
+    }
+    const Acc* no_factor = nullptr;
+    scatter<T>(grad_q_, no_factor, gradients_.q, block);
+    scatter<T>(grad_k_, no_factor, gradients_.k, block);
+    scatter<T>(grad_v_, no_factor, gradients_.v, block);
   }
 
-  void operator()(int64_t sequence, int64_t head) {
-    const int64_t first = task_.offsets[sequence];
-    const int64_t length = task_.offsets[sequence + 1] - first;
-    if (length == 0) return;
-    const int64_t* rows = task_.rows + first;
-    const int64_t* limits = task_.limits ? task_.limits + first : nullptr;
+ private:
+  /// The gradients of the head whose rows begin at `top`.
+  void differentiate(int64_t top, int64_t length, int64_t all, const int64_t* limits) {
     const int64_t channels = task_.head_dim;
-    load(head, rows, length);
+    const auto transposed = static_cast<size_t>(panels_size<Acc>(channels, length));
+    k_transposed_.resize(transposed);
+    v_transposed_.resize(transposed);
+    k_panels_.resize(static_cast<size_t>(panels_size<Acc>(length, channels)));
+    pack_transposed(k_.row(top), k_.stride, channels, length, k_transposed_.data());
+    pack_transposed(v_.row(top), v_.stride, channels, length, v_transposed_.data());
+    pack(k_.row(top), k_.stride, length, channels, k_panels_.data());
     const int64_t block = block_rows(task_, length);
     weights_.resize(block, length);
     grad_scores_.resize(block, length);
     for (int64_t begin = 0; begin < length; begin += block) {
       const int64_t count = std::min(block, length - begin);
       const int64_t reach = limits ? limits[begin + count - 1] : length;
-      differentiate_scores(begin, count, reach, limits, length);
+      Acc *q = q_.row(top + begin), *grad_out = grad_out_.row(top + begin);
+      differentiate_scores(q, grad_out, count, reach, limits ? limits + begin : nullptr);
       // Each product with the scores on one side: by q from k, by k from q, by v from the output's gradient.
       gemm<Acc>(count, channels, reach, {grad_scores_.row(0), grad_scores_.stride, 1}, k_panels_.data(),
-                length, grad_q_.row(begin), grad_q_.stride);
+                length, grad_q_.row(top + begin), grad_q_.stride);
       const int64_t packed = panels_size<Acc>(count, channels);
       block_panels_.resize(static_cast<size_t>(packed));
-      pack(q_.row(begin), q_.stride, count, channels, block_panels_.data());
+      pack(q, q_.stride, count, channels, block_panels_.data());
       gemm<Acc>(reach, channels, count, {grad_scores_.row(0), 1, grad_scores_.stride}, block_panels_.data(),
-                count, grad_k_.row(0), grad_k_.stride, true);
-      pack(grad_out_.row(begin), grad_out_.stride, count, channels, block_panels_.data());
+                count, grad_k_.row(top), grad_k_.stride, true);
+      pack(grad_out, grad_out_.stride, count, channels, block_panels_.data());
       gemm<Acc>(reach, channels, count, {weights_.row(0), 1, weights_.stride}, block_panels_.data(), count,
-                grad_v_.row(0), grad_v_.stride, true);
-    }
-    if (task_.qk_norm) {
-      normalize_backward(q_, q_inverse_std_, length, channels, grad_q_);
-      normalize_backward(k_, k_inverse_std_, length, channels, grad_k_);
-    }
-    const Acc* no_factor = nullptr;
-    scatter<T>(grad_q_, no_factor, gradients_.q, head, rows, length, channels);
-    scatter<T>(grad_k_, no_factor, gradients_.k, head, rows, length, channels);
-    scatter<T>(grad_v_, no_factor, gradients_.v, head, rows, length, channels);
-  }
-
- private:
-  void load(int64_t head, const int64_t* rows, int64_t length) {
-    const int64_t channels = task_.head_dim;
-    gather<T>(task_.q, head, rows, length, channels, q_);
-    gather<T>(task_.k, head, rows, length, channels, k_);
-    gather<T>(task_.v, head, rows, length, channels, v_);
-    gather<T>(gradients_.out, head, rows, length, channels, grad_out_);
-    if (task_.qk_norm) {
-      normalize(q_, length, channels, q_inverse_std_);
-      normalize(k_, length, channels, k_inverse_std_);
-    }
-    const auto transposed = static_cast<size_t>(panels_size<Acc>(channels, length));
-    k_transposed_.resize(transposed);
-    v_transposed_.resize(transposed);
-    k_panels_.resize(static_cast<size_t>(panels_size<Acc>(length, channels)));
-    pack_transposed(k_.row(0), k_.stride, channels, length, k_transposed_.data());
-    pack_transposed(v_.row(0), v_.stride, channels, length, v_transposed_.data());
-    pack(k_.row(0), k_.stride, length, channels, k_panels_.data());
-    grad_q_.resize(length, channels);
-    for (Scratch<Acc>* grad : {&grad_k_, &grad_v_}) {
-      grad->resize(length, channels);
-      std::fill(grad->storage.begin(), grad->storage.end(), Acc(0));
+                grad_v_.row(top), grad_v_.stride, true);
+      ahead_.fetch(top + begin + count, all);
     }
   }
 
-  /// The attention weights of the block's rows, and the gradient by the scores before the softmax.
-  void differentiate_scores(int64_t begin, int64_t count, int64_t reach, const int64_t* limits,
-                            int64_t length) {
+  /// The attention weights of the block's rows, and the gradient by the scores before the softmax. `limits`
+  /// are the block's; without them every row sees `reach` elements.
+  void differentiate_scores(const Acc* q, const Acc* grad_out, int64_t count, int64_t reach,
+                            const int64_t* limits) {
     using Vec = at::vec::Vectorized<Acc>;
     const int64_t channels = task_.head_dim;
     const auto scale = static_cast<Acc>(task_.scale);
-    gemm<Acc>(count, reach, channels, {q_.row(begin), q_.stride, 1}, k_transposed_.data(), channels,
-              weights_.row(0), weights_.stride);
-    gemm<Acc>(count, reach, channels, {grad_out_.row(begin), grad_out_.stride, 1}, v_transposed_.data(),
-              channels, grad_scores_.row(0), grad_scores_.stride);
+    gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, k_transposed_.data(), channels, weights_.row(0),
+              weights_.stride);
+    gemm<Acc>(count, reach, channels, {grad_out, grad_out_.stride, 1}, v_transposed_.data(), channels,
+              grad_scores_.row(0), grad_scores_.stride);
     const int64_t padded = round_up(reach, Vec::size());
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t visible = limits ? limits[begin + i] : length;
       Acc* weight = weights_.row(i);
       Acc* grad = grad_scores_.row(i);
-      const Vec inverse(Acc(1) / exponentials(weight, visible, padded, scale));
+      const Vec inverse(Acc(1) / exponentials(weight, limits ? limits[i] : reach, padded, scale, bounded_));
       Vec projection(Acc(0));
       for (int64_t j = 0; j < padded; j += Vec::size()) {
         const Vec value = Vec::loadu(weight + j) * inverse;
@@ -250,20 +283,23 @@ class Backward {
 
   const SequenceAttention& task_;
   const Gradients& gradients_;
+  RowsAhead<T> ahead_;
+  const bool bounded_ = scores_are_bounded(task_.qk_norm, task_.scale, task_.head_dim);
   Scratch<Acc> q_, k_, v_, grad_out_, weights_, grad_scores_, grad_q_, grad_k_, grad_v_;
   std::vector<Acc> k_transposed_, v_transposed_, k_panels_, block_panels_, q_inverse_std_, k_inverse_std_;
 };
 
 void forward(const SequenceAttention& task, HeadRows<void> out) {
-  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, task.dtype, "attend_sequences",
-                                 [&] { for_each_head(task, [&] { return Forward<scalar_t>(task, out); }); });
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, task.dtype, "attend_sequences", [&] {
+    for_each_head<Forward<scalar_t>>(task, [&] { return Forward<scalar_t>(task, out); });
+  });
 }
 
 void backward(const SequenceAttention& task, HeadRows<const void> grad_out, HeadRows<void> grad_q,
               HeadRows<void> grad_k, HeadRows<void> grad_v) {
   const Gradients gradients{grad_out, grad_q, grad_k, grad_v};
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, task.dtype, "attend_sequences_backward", [&] {
-    for_each_head(task, [&] { return Backward<scalar_t>(task, gradients); });
+    for_each_head<Backward<scalar_t>>(task, [&] { return Backward<scalar_t>(task, gradients); });
   });
 }
 
