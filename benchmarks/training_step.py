@@ -75,12 +75,10 @@ def latent_action_loss(video: torch.Tensor) -> Loss:
 
 
 def dynamics_loss(tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tensor) -> Loss:
-    places = mask.flatten().nonzero().flatten()
-    targets = tokens.flatten()[places]
+    count = int(mask.sum())
 
     def loss(model: torch.nn.Module) -> torch.Tensor:
-        features = model.features(tokens, actions, mask).flatten(0, 2)
-        return torch.nn.functional.cross_entropy(model.logits(features[places]).float(), targets)
+        return model.cross_entropy(model.features(tokens, actions, mask), tokens, mask)[0] / count
 
     return loss
 

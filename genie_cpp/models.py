@@ -227,6 +227,21 @@ class DynamicsModel(_Model):
         """The output layer: features (...,E) to logits (...,K)."""
         return self._method("logits")(features)
 
+    def cross_entropy(
+        self,
+        features: torch.Tensor,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        label_smoothing: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss that training takes: cross-entropy of the masked tokens, summed (divide by mask.sum()), and
+        how many of them have the largest logit.
+
+        features (B,T,N,E), tokens (B,T,N) and mask (B,T,N) as in `features`. Only masked tokens' logits are
+        computed, some rows at a time: `genie_cpp.ops.linear_cross_entropy`.
+        """
+        return self._method("cross_entropy")(features, tokens, mask, label_smoothing)
+
     def generate(
         self,
         prompt_tokens: torch.Tensor,

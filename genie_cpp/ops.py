@@ -15,6 +15,7 @@ from genie_cpp import _C  # noqa: F401  (registers the operations)
 
 __all__ = [
     "area_attention",
+    "linear_cross_entropy",
     "linear_residual",
     "maskgit_step",
     "norm_linear",
@@ -132,6 +133,21 @@ def norm_linear(
     isn't supported.
     """
     return torch.ops.genie.norm_linear(x, norm_weight, norm_bias, eps, weight, bias)
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the classes linear(x) and `targets`, summed over rows, without keeping the logits.
+
+    x (M,C), weight (K,C), bias (K), targets int64 (M). `label_smoothing` s: the target distribution is
+    (1 - s) one-hot + s / K. Returns the loss (float32, for float64 float64) and the number of rows (int64)
+    whose target no other class beats. Gradients are made with the loss, a piece of the rows at a time, as in
+    Liger Kernel (arXiv 2410.10989). Raises IndexError for a target outside [0,K). Double backward isn't
+    supported.
+    """
+    loss, correct = torch.ops.genie.linear_cross_entropy(x, weight, bias, targets, label_smoothing)
+    return loss, correct
 
 
 def linear_residual(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:

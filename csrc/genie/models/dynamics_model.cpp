@@ -9,6 +9,7 @@
 #include "genie/models/transformer_factory.h"
 #include "genie/nn/cross_attention.h"
 #include "genie/nn/input_check.h"
+#include "genie/ops/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace genie::models {
 namespace {
@@ -205,6 +206,20 @@ nn::TemporalCache DynamicsModelImpl::make_cache(int64_t history) const {
 at::Tensor DynamicsModelImpl::logits(const at::Tensor& features) {
   nn::check_input("DynamicsModel", "features", features, head_->weight.size(1), head_->weight);
   return head_->forward(features);
+}
+
+std::tuple<at::Tensor, at::Tensor> DynamicsModelImpl::cross_entropy(const at::Tensor& features,
+                                                                    const at::Tensor& tokens,
+                                                                    const at::Tensor& mask,
+                                                                    double label_smoothing) {
+  nn::check_input("DynamicsModel", "features", features, head_->weight.size(1), head_->weight);
+  check_inputs(tokens, mask);
+  TORCH_CHECK_VALUE(features.dim() == 4 && features.sizes().slice(0, 3) == tokens.sizes(),
+                    "DynamicsModel: expected features (", tokens.size(0), ",", tokens.size(1), ",",
+                    tokens.size(2), ",", head_->weight.size(1), ") of these tokens, got ", features.sizes());
+  const at::Tensor places = mask.flatten().nonzero().flatten();
+  return ops::linear_cross_entropy(features.flatten(0, 2).index_select(0, places), head_->weight, head_->bias,
+                                   tokens.flatten().index_select(0, places), label_smoothing);
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,

@@ -7,6 +7,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <tuple>
 
 #include "genie/config/model_config.h"
 #include "genie/nn/patches.h"
@@ -68,6 +69,12 @@ class DynamicsModelImpl : public torch::nn::Module {
   void check_actions(const at::Tensor& actions) const;
   /// Logits (...,K) of features (...,E).
   at::Tensor logits(const at::Tensor& features);
+  /// The cross-entropy of the masked tokens, summed, and how many of them have the largest logit, from
+  /// features (B,T,N,E), the tokens there (B,T,N) and mask (B,T,N). Only their logits are computed, and not
+  /// kept: see ops::linear_cross_entropy.
+  std::tuple<at::Tensor, at::Tensor> cross_entropy(const at::Tensor& features_BTNE,
+                                                   const at::Tensor& tokens_BTN, const at::Tensor& mask_BTN,
+                                                   double label_smoothing = 0);
 
   /// Starts token embeddings and output layer from the tokenizer's codebook (K,D), so that similar tokens
   /// start alike.

@@ -96,6 +96,8 @@ void bind_dynamics(py::module_& m) {
       .def("forward", &DynamicsModelImpl::forward, "tokens"_a, "actions"_a, "mask"_a, NoGil())
       .def("features", &DynamicsModelImpl::features, "tokens"_a, "actions"_a, "mask"_a, NoGil())
       .def("logits", &DynamicsModelImpl::logits, "features"_a, NoGil())
+      .def("cross_entropy", &DynamicsModelImpl::cross_entropy, "features"_a, "tokens"_a, "mask"_a,
+           "label_smoothing"_a = 0.0, NoGil())
       .def("initialize_from", &DynamicsModelImpl::initialize_from, "codebook"_a, "seed"_a = 0, NoGil())
       .def(
           "generate",

@@ -38,13 +38,8 @@ class DynamicsPhase : public Phase {
     const at::Tensor mask = draw_mask(part.samples, tokens.size(1), tokens.device());
     models::DynamicsModel& model = genie_->dynamics();
     const at::Tensor features = model->features(corrupt(tokens, part.samples), actions, mask);
-    // Only masked tokens count, so only their logits are computed; the targets are the tokens as read.
-    const at::Tensor places = mask.flatten().nonzero().flatten();
-    const at::Tensor targets = tokens.flatten().index_select(0, places);
-    const at::Tensor logits = model->logits(features.flatten(0, 2).index_select(0, places)).to(at::kFloat);
-    const at::Tensor sum =
-        at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100, config().label_smoothing);
-    const at::Tensor correct = (logits.detach().argmax(-1) == targets).sum();
+    // The targets are the tokens as read.
+    const auto [sum, correct] = model->cross_entropy(features, tokens, mask, config().label_smoothing);
     return {sum / batch[0], {{"accuracy", correct / batch[0]}}};
   }
 

@@ -49,8 +49,8 @@ class NormLinearGradients {
         weight_(weight),
         eps_(eps) {}
 
-  /// `grad`: of the results of row `row` and those after it. Returns the gradient by these rows of x.
-  at::Tensor add(int64_t row, const at::Tensor& grad) {
+  /// `grad`: of the results of row `row` and those after it. `residual`: what x's gradient has besides.
+  void add(int64_t row, const at::Tensor& grad, const OptionalTensor& residual = std::nullopt) {
     const at::Tensor x = x_.narrow(0, row, grad.size(0));
     const Normalized normal = normalize(x, norm_weight_, norm_bias_, eps_);
     to_weight.addmm_(grad.t(), normal.value);
@@ -59,7 +59,12 @@ class NormLinearGradients {
                                        norm_weight_, norm_bias_, {true, true, true});
     to_norm_weight.add_(dw);
     to_norm_bias.add_(db);
-    return to_x.narrow(0, row, grad.size(0)).copy_(dx);
+    at::Tensor part = to_x.narrow(0, row, grad.size(0));
+    if (residual) {
+      at::add_out(part, dx, *residual);
+    } else {
+      part.copy_(dx);
+    }
   }
 
   const at::Tensor to_x, to_norm_weight, to_norm_bias, to_weight;
@@ -188,7 +193,7 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
     at::mm_out(to_hidden_part, grad_part, weight2);
     activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part, to_bias1);
     to_weight2.addmm_(grad_part.t(), active_part);
-    first.add(row, to_hidden_part).add_(grad_part);
+    first.add(row, to_hidden_part, grad_part);
   }
   return {first.to_x.view(x_.sizes()),
           first.to_norm_weight,
