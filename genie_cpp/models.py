@@ -234,8 +234,8 @@ class DynamicsModel(_Model):
         mask: torch.Tensor,
         label_smoothing: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss that training takes: cross-entropy of the masked tokens, summed (divide by mask.sum()), and
-        how many of them have the largest logit.
+        """The loss that training takes: cross-entropy of the masked tokens, summed (divide by mask.sum()),
+        and how many of them have the largest logit.
 
         features (B,T,N,E), tokens (B,T,N) and mask (B,T,N) as in `features`. Only masked tokens' logits are
         computed, some rows at a time: `genie_cpp.ops.linear_cross_entropy`.
