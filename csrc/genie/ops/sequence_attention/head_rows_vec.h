@@ -129,17 +129,20 @@ void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& o
   }
 }
 
-/// Writes the matrices' rows, each times factor[row of `values`] where factors are given, to the tensor.
+/// Writes the matrices' rows, which begin at `top`, to the tensor, each times factor[row of `values`] where
+/// factors are given.
 template <class T, class Acc>
-void scatter(Scratch<Acc>& values, const Acc* factor, HeadRows<void> target, const HeadBlock& block) {
+void scatter(Scratch<Acc>& values, int64_t top, const Acc* factor, HeadRows<void> target,
+             const HeadBlock& block) {
   using Vec = at::vec::Vectorized<Acc>;
   const int64_t channels = block.channels;
   T* base = static_cast<T*>(target.data) + block.first_head * target.head_stride;
   for (int64_t i = 0; i < block.count; ++i) {
     T* to = base + block.rows[i] * target.row_stride;
     for (int64_t h = 0; h < block.heads; ++h, to += target.head_stride) {
-      const Acc* from = values.row(h * block.count + i);
-      const Acc by = factor ? factor[h * block.count + i] : Acc(1);
+      const int64_t row = top + h * block.count + i;
+      const Acc* from = values.row(row);
+      const Acc by = factor ? factor[row] : Acc(1);
       int64_t c = 0;
       if constexpr (std::is_same_v<T, Acc>) {
         for (; c + Vec::size() <= channels; c += Vec::size()) {

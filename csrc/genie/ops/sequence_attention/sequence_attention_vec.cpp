@@ -52,14 +52,15 @@ const int64_t* limits_of(const SequenceAttention& task, int64_t sequence) {
 }
 
 /// Asks for the rows that are needed next, some at a time between the products of the present ones: they lie
-/// where the processor does not expect them.
+/// where the processor does not expect them. Not where there are many, which would push the present ones out.
 template <class T>
 class RowsAhead {
  public:
   explicit RowsAhead(std::vector<HeadRows<const void>> sources) : sources_(std::move(sources)) {}
 
   void expect(const HeadBlock* next) {
-    next_ = next ? *next : HeadBlock{};
+    constexpr int64_t most = 64 * 1024;
+    next_ = next && next->count * row_bytes(*next) * std::ssize(sources_) <= most ? *next : HeadBlock{};
     asked_ = 0;
   }
 
@@ -67,7 +68,7 @@ class RowsAhead {
   void fetch(int64_t done, int64_t all) {
     constexpr int64_t cache_line = 64;
     const int64_t until = next_.count * done / all;
-    const int64_t bytes = next_.heads * next_.channels * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = row_bytes(next_);
     for (; asked_ < until; ++asked_) {
       for (const auto& source : sources_) {
         const char* row = reinterpret_cast<const char*>(static_cast<const T*>(source.data) +
@@ -79,6 +80,10 @@ class RowsAhead {
   }
 
  private:
+  static int64_t row_bytes(const HeadBlock& block) {
+    return block.heads * block.channels * static_cast<int64_t>(sizeof(T));
+  }
+
   std::vector<HeadRows<const void>> sources_;
   HeadBlock next_{};
   int64_t asked_ = 0;
@@ -138,15 +143,15 @@ class Forward {
     gather<T>(task_.v, block, v_);
     inverse_sum_.resize(static_cast<size_t>(heads * length));
     ahead_.expect(next);
-    for (int64_t h = 0; h < heads; ++h) attend(h * length, length, heads * length, limits);
-    scatter<T>(q_, inverse_sum_.data(), out_, block);
+    for (int64_t h = 0; h < heads; ++h) attend(block, h * length, limits);
+    if (heads > 1) scatter<T>(q_, 0, inverse_sum_.data(), out_, block);
   }
 
  private:
   /// The head whose rows begin at `top`. Its results, not yet divided by the sums, take the place of its
-  /// queries.
-  void attend(int64_t top, int64_t length, int64_t all, const int64_t* limits) {
-    const int64_t channels = task_.head_dim;
+  /// queries; those of a head alone are written at once.
+  void attend(const HeadBlock& heads, int64_t top, const int64_t* limits) {
+    const int64_t length = heads.count, channels = heads.channels;
     k_panels_.resize(static_cast<size_t>(panels_size<Acc>(channels, length)));
     v_panels_.resize(static_cast<size_t>(panels_size<Acc>(length, channels)));
     pack_transposed(k_.row(top), k_.stride, channels, length, k_panels_.data());
@@ -167,7 +172,11 @@ class Forward {
       }
       gemm<Acc>(count, channels, reach, {scores_.row(0), scores_.stride, 1}, v_panels_.data(), length, q,
                 q_.stride);
-      ahead_.fetch(top + begin + count, all);
+      if (heads.heads == 1) {
+        scatter<T>(q_, begin, inverse_sum_.data(), out_,
+                   {heads.first_head, 1, heads.rows + begin, count, channels});
+      }
+      ahead_.fetch(top + begin + count, heads.heads * length);
     }
   }
 
@@ -213,9 +222,9 @@ class Backward {
       normalize_backward(k_, k_inverse_std_, heads * length, channels, grad_k_);
     }
     const Acc* no_factor = nullptr;
-    scatter<T>(grad_q_, no_factor, gradients_.q, block);
-    scatter<T>(grad_k_, no_factor, gradients_.k, block);
-    scatter<T>(grad_v_, no_factor, gradients_.v, block);
+    scatter<T>(grad_q_, 0, no_factor, gradients_.q, block);
+    scatter<T>(grad_k_, 0, no_factor, gradients_.k, block);
+    scatter<T>(grad_v_, 0, no_factor, gradients_.v, block);
   }
 
  private:
