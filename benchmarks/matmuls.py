@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from measure import in_turns
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,6 @@ def transformer(depth: int, batch: int, frames: int, tokens: int, dim: int, head
 
 def seconds(products: list[Product], dtype: torch.dtype, rounds: int, backward: bool = True) -> float:
     """The sum over all products of the least time of each shape."""
-    from measure import in_turns
-
     total = 0.0
     for product in products:
         run = product.calls(dtype, backward)
