@@ -2,7 +2,7 @@
 
 Forward, backward, clipping and AdamW on a batch of 4 clips of 16 frames of 64x64 pixels. Before anything is
 timed, the plain model loads our weights, and both must give the same loss and gradients. Both use torch's
-fused AdamW. They take turns with the allocator told to keep freed memory
+fused AdamW. They and the products take turns with the allocator told to keep freed memory
 (`genie_cpp.training.keep_freed_memory`, as our trainer does); "plain as is" is the plain model before that,
 with the allocator as Python leaves it.
 """
@@ -203,8 +203,10 @@ def rows(
             keep_freed_memory(False)
             as_is = in_turns({"plain": steps["plain"]}, rounds)["plain"]
             keep_freed_memory()
-            time = in_turns(steps, rounds)
-            limit = matmuls.seconds(products, dtype, rounds)
+            bare = matmuls.Sum(products, dtype)
+            time = in_turns({**steps, **bare.candidates}, rounds)
+            limit = bare.seconds(time)
+            del bare  # its memory
             keep_freed_memory(False)
             peak = {which: peak_gib(name, which, dtype_name, sizes) for which in steps}
             yield measure.row(
