@@ -74,7 +74,7 @@ def maskgit_step(
     logits: Tensor, tokens: Tensor, mask: Tensor, noise: Tensor, num_masked: int
 ) -> tuple[Tensor, Tensor]:
     """All samples have as many masked places. Temperature 1."""
-    probability = logits.softmax(-1)
+    probability = logits.softmax(-1, dtype=torch.float32)
     cumulative = probability.cumsum(-1)
     drawn = torch.searchsorted(cumulative, noise[..., None], right=True).clamp_max(logits.shape[-1] - 1)
     confidence = probability.gather(-1, drawn).squeeze(-1).masked_fill(~mask, -1)
