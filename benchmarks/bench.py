@@ -6,8 +6,8 @@ the bare matrix products of that shape, each the least of several calls that tak
     genie-cpp bench compare before.json after.json    which ratios got worse (benchmarks/compare.py)
 
 Rows: steps (a training step of each model, with peak memory), generation (a frame), ops (each operation
-forward and backward), loader (frames a second, memory), startup (importing). docs/performance.md says what the
-columns mean. Ratios are such that less is better.
+forward and backward), loader (frames a second, memory), startup (importing). docs/performance.md says what
+the columns mean. Ratios are such that less is better.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import compare
 import generation
 import measure
 import op_steps
@@ -85,9 +84,7 @@ def run(groups: Sequence[str], plan: Plan, path: Path) -> list[measure.Row]:
     return rows
 
 
-def main(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "compare":
-        return compare.main(arguments[1:], "genie-cpp bench compare")
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="genie-cpp bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -100,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--json", type=Path, default=Path("runs/bench.json"), help="file for the figures (%(default)s)"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     groups = [group for group in GROUPS if group in options.rows]
     if "loader" in groups and importlib.util.find_spec("h5py") is None:
         parser.error("the rows `loader` need h5py: pip install h5py, or name the others with --rows")
@@ -108,12 +105,11 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     torch.set_num_threads(options.threads)
     run(groups, Plan(rounds=2 if options.quick else options.rounds), options.json)
-    return 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        main()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

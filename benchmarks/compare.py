@@ -1,7 +1,7 @@
 """Compares two stored runs of the benchmark by their ratios, in which machines cancel out; seconds are never
 compared.
 
-    python benchmarks/compare.py before.json after.json --tolerance 0.1
+    genie-cpp bench compare before.json after.json --tolerance 0.1
 
 Every ratio is such that less is better. Exit status: 0 where none got worse by more than the tolerance, 1
 where one did, 2 where the runs can't be compared.
@@ -74,9 +74,11 @@ def load(path: Path) -> dict[str, Any]:
         raise NotComparable(f"{path} is no result of genie-cpp bench --json") from None
 
 
-def main(arguments: Sequence[str], program: str | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="genie-cpp bench compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

@@ -24,7 +24,9 @@ def fresh_process(statement: str) -> Callable[[], object]:
 
 def rows(rounds: int) -> Iterator[measure.Row]:
     statements = {"torch": "import torch", **STATEMENTS}
-    time = measure.in_turns({name: fresh_process(code) for name, code in statements.items()}, rounds)
+    time = measure.in_turns(
+        {name: fresh_process(code) for name, code in statements.items()}, rounds, warmup=0
+    )
     for name in STATEMENTS:
         more = time[name] - time["torch"]
         yield measure.row(
