@@ -2,9 +2,9 @@
 over h5py with as many workers, and beside what a training step of the tokenizer eats.
 
 The files hold the built-in synthetic world as our writer makes it (gzip), and the same frames without
-compression. They are larger than what the loader may keep of decoded chunks (64 MiB), and lie in
-the system's page cache: what is measured is reading, decoding and collating, not the disk. "early" and "late" are
-what a process grows by over the first tenth of its batches and over all of them.
+compression. They are larger than what the loader may keep of decoded chunks (64 MiB), and lie in the
+system's page cache: what is measured is reading, decoding and collating, not the disk. "early" and "late"
+are what a process grows by over the first tenth of its batches and over all of them.
 """
 
 from __future__ import annotations
