@@ -24,7 +24,6 @@ import measure
 import op_steps
 import plain
 import startup
-import torch
 import training_step
 
 DTYPES = ("float32", "bfloat16")
@@ -93,7 +92,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="calls of what is slow; what is quick gets 2 or 3 times as many"
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    measure.add_threads(parser)
     parser.add_argument(
         "--json", type=Path, default=Path("runs/bench.json"), help="file for the figures (%(default)s)"
     )
@@ -103,7 +102,7 @@ def main() -> None:
         parser.error("the rows `loader` need h5py: pip install h5py, or name the others with --rows")
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
-    torch.set_num_threads(options.threads)
+    measure.use_threads(options.threads)
     run(groups, Plan(rounds=2 if options.quick else options.rounds), options.json)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import plain
 import plain_generation
 import torch
-from measure import Row, environment, in_turns, row
+from measure import Row, add_threads, environment, in_turns, row, use_threads
 from plain_generation import masked_after
 
 from genie_cpp import ops
@@ -235,7 +235,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
+    add_threads(parser)
     parser.add_argument("--repeats", type=int, default=8, help="of what is quick")
     parser.add_argument("--uncached-repeats", type=int, default=2)
     for name, value in (("frames", 16), ("steps", STEPS), ("dim", 256), ("depth", 8), ("heads", 8)):
@@ -243,8 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("--steps must be at least 2: a refinement step is timed as a difference")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     result = {
         **measure(args),
         **environment(),

@@ -231,10 +231,10 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--peak-of", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     if options.peak_of:
         print_peak(*options.peak_of)
         return
+    measure.use_threads(options.threads)
     report(list(rows(plain.Sizes(), options.models, options.dtype, options.rounds)), options.json)
 
 
