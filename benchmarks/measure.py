@@ -76,9 +76,11 @@ def environment() -> dict[str, Any]:
 
 def use_threads(count: int) -> None:
     """Starts the program anew where torch has another number of threads. torch.set_num_threads would do more:
-    it switches MKL's dynamic mode off, after which scaled_dot_product_attention of short sequences takes twice
-    as long."""
+    it switches MKL's dynamic mode off, after which scaled_dot_product_attention of short sequences takes
+    twice as long."""
     if count != torch.get_num_threads():
+        if os.environ.get("OMP_NUM_THREADS") == str(count):
+            sys.exit(f"torch takes {torch.get_num_threads()} threads although OMP_NUM_THREADS is {count}")
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
         sys.stdout.flush()
         os.execv(sys.executable, sys.orig_argv)
