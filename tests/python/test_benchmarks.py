@@ -54,9 +54,10 @@ def stored(folder: Path, *runs: dict[str, Any]) -> list[str]:
 
 
 def test_every_row_has_ours_plain_and_the_products_and_is_stored(
-    scripts: SimpleNamespace, tmp_path: Path
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("h5py")
+    monkeypatch.setattr(scripts.bench.measure, "without_bfloat16", lambda: None)  # so small that it is quick
     threads = torch.get_num_threads()
     plan = scripts.bench.Plan(
         rounds=1,
@@ -95,22 +96,39 @@ def test_every_row_has_ours_plain_and_the_products_and_is_stored(
     scripts.bench.run(list(scripts.bench.GROUPS), plan, path)
     run = json.loads(path.read_text())
     assert run["environment"]["threads"] == threads and run["environment"]["processor"]
-    measured = [row for row in run["rows"] if "left_out" not in row]
-    assert {row["row"].split("/")[0] for row in measured} == set(scripts.bench.GROUPS)
-    for row in measured:
+    rows = run["rows"]
+    assert {row["row"].split("/")[0] for row in rows} == set(scripts.bench.GROUPS)
+    for row in rows:
         assert row["ours_s"] > 0 and row["plain_s"] > 0
         assert row["ours/plain"] == pytest.approx(row["ours_s"] / row["plain_s"])
         if row["row"].startswith(WITHOUT_PRODUCTS):
             assert row["products_s"] is None and "ours/products" not in row
         else:
             assert row["ours/products"] == pytest.approx(row["ours_s"] / row["products_s"])
-    passes = [row["row"].split(", ")[1] for row in measured if row["row"].startswith("ops/")]
-    assert passes.count("forward + backward") == passes.count("forward") - 1  # maskgit_step has no gradient
-    (step,) = [row for row in measured if row["row"] == "steps/dynamics" and row["dtype"] == "float32"]
-    assert step["ours_gib"] > 0 and step["plain_as_is_s"] > 0
-    for loader in (row for row in measured if row["row"].startswith("loader/")):
+    for dtype in ("float32", "bfloat16"):
+        of_type = [row for row in rows if row["dtype"] == dtype]
+        passes = [row["row"].split(", ")[1] for row in of_type if row["row"].startswith("ops/")]
+        assert passes.count("forward + backward") == passes.count("forward") - 1  # maskgit_step: no gradient
+        (step,) = [row for row in of_type if row["row"] == "steps/dynamics"]
+        assert step["ours_gib"] > 0 and step["plain_as_is_s"] > 0
+    for loader in (row for row in rows if row["row"].startswith("loader/")):
         assert 0 < loader["early_mib"] <= loader["late_mib"]
     assert scripts.compare.compare(run, run)
+
+
+def test_where_bfloat16_is_missing_a_row_says_why(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = scripts.bench.measure.row
+
+    def steps(plan: Any, dtypes: list[str]) -> list[dict[str, Any]]:
+        return [row("steps/x", dtype, 1.0, 2.0, 0.5) for dtype in dtypes]
+
+    monkeypatch.setitem(scripts.bench.GROUPS, "steps", steps)
+    monkeypatch.setattr(scripts.bench.measure, "without_bfloat16", lambda: "no such instructions")
+    rows = scripts.bench.run(["steps"], scripts.bench.Plan(rounds=1), tmp_path / "bench.json")
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert "ours_s" not in rows[1] and rows[1]["left_out"] == "no such instructions"
 
 
 def test_results_that_differ_are_not_timed(scripts: SimpleNamespace) -> None:
