@@ -145,7 +145,7 @@ def rows(s: plain.Sizes, recorded: int, batches: int, rounds: int) -> Iterator[m
                     "plain_fps": frames / time["plain"],
                     "training_fps": eaten,
                     "training/loader": eaten / rate,
-                    "reached": eaten / rate <= AIM,
+                    "aim_reached": eaten / rate <= AIM,
                     "file_mib": path.stat().st_size / 2**20,
                     "early_mib": early,
                     "late_mib": late,
