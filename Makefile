@@ -1,5 +1,5 @@
 # `make test` and `make demo` do everything from nothing; both are safe to repeat.
-.PHONY: build test demo sanitize format lint clean
+.PHONY: build test demo bench sanitize format lint clean
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
 PYTHON_FILES = genie_cpp tests scripts notebooks benchmarks
 
@@ -12,6 +12,10 @@ test: build
 
 demo: build
 	.venv/bin/genie-cpp demo --out runs/demo
+
+# Ours beside plain PyTorch and the bare matrix products (docs/performance.md); BENCH="--rows ops --quick"
+bench: build
+	.venv/bin/genie-cpp bench $(BENCH)
 
 # Damaged and foreign files under AddressSanitizer and UBSan; torch itself is not instrumented.
 sanitize: build

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import in_turns
 from torch import Tensor
 
 from genie_cpp import nn
@@ -31,13 +31,7 @@ GRIDS = {512: (2, 16, 16), 1152: (2, 24, 24), 2048: (8, 16, 16), 4608: (8, 24, 2
 
 def fastest(functions: list[Callable[[], object]], repeats: int) -> list[float]:
     """Seconds of each, interleaved."""
-    best = [float("inf")] * len(functions)
-    for _ in range(repeats):
-        for i, function in enumerate(functions):
-            begin = time.perf_counter()
-            function()
-            best[i] = min(best[i], time.perf_counter() - begin)
-    return best
+    return list(in_turns({str(i): f for i, f in enumerate(functions)}, repeats, warmup=0).values())
 
 
 def area_sizes(tokens: int, uneven: bool) -> list[int]:

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import plain
+import plain_generation
 import torch
-from measure import environment, in_turns
+from measure import Row, add_threads, environment, in_turns, row, use_threads
+from plain_generation import masked_after
 
 from genie_cpp import ops
 from genie_cpp.config_values import as_config
@@ -28,31 +31,34 @@ from genie_cpp.inference import Session
 from genie_cpp.models import Genie
 
 SMALL = {"depth": 0, "dim": 32, "heads": 1}
+STEPS = 25
 
 
-def make_genie(args: argparse.Namespace, temporal_position: str) -> Genie:
+def make_genie(s: plain.Sizes, steps: int, temporal_position: str) -> Genie:
     torch.manual_seed(0)
     config = {
-        "data": {"num_frames": args.frames, "height": 64, "width": 64},
+        "data": {"num_frames": s.frames, "height": s.size, "width": s.size},
         "tokenizer": {
-            "patch_size": 4,
+            "patch_size": s.patch,
             "initialization": "random",
-            "quantizer": {"num_codes": 1024, "code_dim": 32},
+            "quantizer": {"num_codes": s.codes, "code_dim": s.code_dim},
             "encoder": SMALL,
             "decoder": SMALL,
         },
-        "latent_action": {"encoder": SMALL, "decoder": SMALL},
+        "latent_action": {"quantizer": {"num_codes": s.actions}, "encoder": SMALL, "decoder": SMALL},
         "dynamics": {
+            "action_conditioning": "additive",
+            "previous_frame_input": False,
             "token_embedding": "random",
             "transformer": {
-                "depth": args.depth,
-                "dim": args.dim,
-                "heads": args.heads,
-                "head_dim": args.dim // args.heads,
+                "depth": s.dynamics_depth,
+                "dim": s.dim,
+                "heads": s.heads,
+                "head_dim": s.dim // s.heads,
                 "temporal_position": temporal_position,
             },
         },
-        "inference": {"steps": args.steps, "temperature": 1, "history": 1},
+        "inference": {"steps": steps, "temperature": 1, "history": 1},
     }
     return Genie(as_config(config)).eval()
 
@@ -62,7 +68,9 @@ class Uncached:
 
     def __init__(self, genie: Genie, steps: int) -> None:
         self.model, self.steps = genie.dynamics, steps
-        self.tokens = torch.randint(1024, (1, genie.dynamics.num_frames, genie.dynamics.tokens_per_frame))
+        self.tokens = torch.randint(
+            genie.dynamics.num_tokens, (1, genie.dynamics.num_frames, genie.dynamics.tokens_per_frame)
+        )
         self.actions = torch.randint(8, (1, genie.dynamics.num_frames - 1))
 
     @torch.no_grad()
@@ -84,34 +92,25 @@ class Uncached:
             )
 
 
-def masked_after(step: int, steps: int, count: int) -> int:
-    """The cosine schedule of MaskGIT."""
-    return (
-        int(count * torch.tensor(step / steps * torch.pi / 2, dtype=torch.float64).cos())
-        if step < steps
-        else 0
-    )
-
-
 class BareProducts:
     """The matrix multiplications of an average refinement step and nothing else."""
 
-    def __init__(self, args: argparse.Namespace, tokens: int) -> None:
-        dim, hidden, heads, head_dim = args.dim, 4 * args.dim, args.heads, args.dim // args.heads
-        masked = [tokens, *(masked_after(step, args.steps, tokens) for step in range(1, args.steps))]
+    def __init__(self, s: plain.Sizes, steps: int) -> None:
+        tokens, dim, heads, head_dim = s.side**2, s.dim, s.heads, s.dim // s.heads
+        masked = [tokens, *(masked_after(step, steps, tokens) for step in range(1, steps))]
         rows = round(sum(masked) / len(masked))
         self.calls: list[Callable[[], Any]] = []
-        for _ in range(args.depth):
+        for _ in range(s.dynamics_depth):
             for _ in range(2):
                 self._add(tokens, dim, 3 * dim)
                 self._add(tokens, dim, dim)
-            self._add(tokens, dim, hidden)
-            self._add(tokens, hidden, dim)
+            self._add(tokens, dim, 4 * dim)
+            self._add(tokens, 4 * dim, dim)
             self._add_batch(heads, tokens, head_dim, tokens)
             self._add_batch(heads, tokens, tokens, head_dim)
-            self._add_batch(heads * tokens, 1, head_dim, args.frames)
-            self._add_batch(heads * tokens, 1, args.frames, head_dim)
-        self._add(rows, dim, 1024)
+            self._add_batch(heads * tokens, 1, head_dim, s.frames)
+            self._add_batch(heads * tokens, 1, s.frames, head_dim)
+        self._add(rows, dim, s.codes)
 
     def _add(self, rows: int, inner: int, columns: int) -> None:
         a, b, out = torch.randn(rows, inner), torch.randn(columns, inner).t(), torch.empty(rows, columns)
@@ -128,8 +127,8 @@ class BareProducts:
             call()
 
 
-def cached(genie: Genie) -> Session:
-    video = torch.rand(1, genie.dynamics.num_frames - 1, 3, 64, 64)
+def cached(genie: Genie, s: plain.Sizes) -> Session:
+    video = torch.rand(1, genie.dynamics.num_frames - 1, 3, s.size, s.size)
     session = genie.play(video)
     for _ in range(2):  # the window is full now
         session.step([0])
@@ -144,10 +143,51 @@ def frame_with(session: Session, steps: int) -> Callable[[], object]:
     return run
 
 
+def check_equal(genie: Genie, s: plain.Sizes) -> None:
+    """Raises AssertionError unless the plain world sees what ours sees in the last frame of a full window."""
+    tokens = torch.randint(s.codes, (s.frames, s.side**2))
+    actions = torch.randint(s.actions, (s.frames - 1,))
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    mask[-1] = torch.rand(mask.shape[1]) < 0.5
+    world = plain_generation.make_world(genie.dynamics, s, tokens[:-1], actions[:-1], STEPS)
+    seen = world.features(tokens[-1], actions[-1], mask[-1])
+    with torch.no_grad():
+        expected = genie.dynamics.features(tokens[None], actions[None], mask[None])[0, -1]
+    difference = (seen - expected).norm() / expected.norm()
+    assert difference <= 1e-4, f"the features differ by {difference:.3g} of their norm"
+
+
+def rows(s: plain.Sizes, steps: int, rounds: int) -> Iterator[Row]:
+    """A frame with the cache: ours, plain PyTorch, and the products of its steps + 1 passes."""
+    genie = make_genie(s, steps, "rotary")
+    check_equal(genie, s)
+    tokens, actions = torch.randint(s.codes, (s.frames, s.side**2)), torch.zeros(s.frames - 1).long()
+    world = plain_generation.make_world(genie.dynamics, s, tokens, actions, steps)
+    products = BareProducts(s, steps)
+
+    def plain_frame() -> None:
+        genie.tokenizer.decode(world.step(torch.tensor(1))[None])
+
+    def all_products() -> None:
+        for _ in range(steps + 1):
+            products.run()
+
+    time = in_turns(
+        {
+            "ours": frame_with(cached(genie, s), steps),
+            "plain": plain_frame,
+            "products": all_products,
+        },
+        rounds,
+    )
+    yield row("generation/frame", "float32", *time.values(), steps=steps)
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    rotary, learned = make_genie(args, "rotary"), make_genie(args, "learned")
-    session, sliding = cached(rotary), cached(learned)
-    products = BareProducts(args, rotary.dynamics.tokens_per_frame)
+    s = plain.Sizes(frames=args.frames, dim=args.dim, heads=args.heads, dynamics_depth=args.depth)
+    rotary, learned = (make_genie(s, args.steps, position) for position in ("rotary", "learned"))
+    session, sliding = cached(rotary, s), cached(learned, s)
+    products = BareProducts(s, args.steps)
     for _ in range(3):
         products.run()
     few = 1
@@ -195,16 +235,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
+    add_threads(parser)
     parser.add_argument("--repeats", type=int, default=8, help="of what is quick")
     parser.add_argument("--uncached-repeats", type=int, default=2)
-    for name, value in (("frames", 16), ("steps", 25), ("dim", 256), ("depth", 8), ("heads", 8)):
+    for name, value in (("frames", 16), ("steps", STEPS), ("dim", 256), ("depth", 8), ("heads", 8)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("--steps must be at least 2: a refinement step is timed as a difference")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     result = {
         **measure(args),
         **environment(),

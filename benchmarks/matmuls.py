@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,17 +19,19 @@ class Product:
     k: int
     n: int
 
-    def calls(self, dtype: torch.dtype, backward: bool) -> Callable[[], object]:
+    def call(self, dtype: torch.dtype, backward: bool) -> Callable[[], object]:
+        """All of them once, into memory that is there already."""
         shape = (self.batch,) if self.batch > 1 else ()
         a = torch.randn(*shape, self.m, self.k).to(dtype)
         b = torch.randn(*shape, self.k, self.n).to(dtype)
-        g = torch.randn(*shape, self.m, self.n).to(dtype)
+        c = torch.randn(*shape, self.m, self.n).to(dtype)  # the result, then its gradient
+        of_a, of_b = (torch.zeros_like(x) for x in (a, b)) if backward else (a, b)
 
         def run() -> None:
-            torch.matmul(a, b)
+            torch.matmul(a, b, out=c)
             if backward:
-                torch.matmul(g, b.mT)
-                torch.matmul(a.mT, g)
+                torch.matmul(c, b.mT, out=of_a)
+                torch.matmul(a.mT, c, out=of_b)
 
         return run
 
@@ -55,12 +57,16 @@ def transformer(depth: int, batch: int, frames: int, tokens: int, dim: int, head
     ]
 
 
-def seconds(products: list[Product], dtype: torch.dtype, rounds: int, backward: bool = True) -> float:
-    """The sum over all products of the least time of each shape."""
-    from measure import in_turns
+class Sum:
+    """Products of which each shape takes its turn in measure.in_turns, beside the other candidates."""
 
-    total = 0.0
-    for product in products:
-        run = product.calls(dtype, backward)
-        total += product.count * in_turns({"products": run}, rounds)["products"]
-    return total
+    def __init__(self, products: list[Product], dtype: torch.dtype, backward: bool = True) -> None:
+        self.counts: dict[Product, int] = {}
+        for product in products:
+            shape = replace(product, count=1)
+            self.counts[shape] = self.counts.get(shape, 0) + product.count
+        self.candidates = {str(shape): shape.call(dtype, backward) for shape in self.counts}
+
+    def seconds(self, times: Mapping[str, float]) -> float | None:
+        """The sum over all products of the time of each shape; None where there is no product."""
+        return sum(count * times[str(shape)] for shape, count in self.counts.items()) or None

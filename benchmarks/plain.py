@@ -4,6 +4,8 @@ scaled_dot_product_attention. The modules carry the weight names of ours, so tha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -177,13 +179,22 @@ class LatentAction(nn.Module):
         return (predicted.float() - after).square().sum(-1).mean() + 0.25 * loss
 
 
+@dataclass(frozen=True)
 class Sizes:
     """The shape all public models were measured at (docs/performance.md)."""
 
-    size, frames, batch = 64, 16, 4
-    patch, action_patch = 4, 16
-    dim, heads, tokenizer_depth, dynamics_depth = 256, 8, 4, 8
-    codes, code_dim, actions = 1024, 32, 8
+    size: int = 64
+    frames: int = 16
+    batch: int = 4
+    patch: int = 4
+    action_patch: int = 16
+    dim: int = 256
+    heads: int = 8
+    tokenizer_depth: int = 4
+    dynamics_depth: int = 8
+    codes: int = 1024
+    code_dim: int = 32
+    actions: int = 8
 
     @property
     def side(self) -> int:

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import torch
-from measure import arguments, report
+from measure import arguments, report, use_threads
 
 import genie_cpp
 from genie_cpp.config_values import values
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="rollouts of each clip")
     parser.add_argument("--steps", type=int, nargs="+", help="beside the configured ones and 25")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     genie = genie_cpp.load(options.model)
     configured = values(genie.config)["inference"]["steps"]
     source = open_source(options.data, genie.config, options.split)

@@ -2,7 +2,7 @@
 
 Forward, backward, clipping and AdamW on a batch of 4 clips of 16 frames of 64x64 pixels. Before anything is
 timed, the plain model loads our weights, and both must give the same loss and gradients. Both use torch's
-fused AdamW. They take turns with the allocator told to keep freed memory
+fused AdamW. They and the products take turns with the allocator told to keep freed memory
 (`genie_cpp.training.keep_freed_memory`, as our trainer does); "plain as is" is the plain model before that,
 with the allocator as Python leaves it.
 """
@@ -10,13 +10,15 @@ with the allocator as Python leaves it.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import matmuls
+import measure
 import plain
 import torch
 from measure import arguments, in_turns, report
@@ -24,34 +26,38 @@ from measure import arguments, in_turns, report
 from genie_cpp.models import DynamicsModel, LatentActionModel, VideoTokenizer
 from genie_cpp.training import keep_freed_memory
 
-S = plain.Sizes()
-STACK = {"depth": S.tokenizer_depth, "dim": S.dim, "heads": S.heads}
-CONFIG = {
-    "data": {"num_frames": S.frames, "height": S.size, "width": S.size},
-    "tokenizer": {
-        "patch_size": S.patch,
-        "initialization": "random",
-        "quantizer": {"num_codes": S.codes, "code_dim": S.code_dim, "kmeans_init": False},
-        "encoder": STACK,
-        "decoder": STACK,
-    },
-    "latent_action": {
-        "patch_size": S.action_patch,
-        "quantizer": {"num_codes": S.actions, "code_dim": S.code_dim, "kmeans_init": False},
-        "encoder": STACK,
-        "decoder": STACK,
-    },
-    "dynamics": {
-        "action_conditioning": "additive",
-        "previous_frame_input": False,
-        "transformer": {
-            "depth": S.dynamics_depth,
-            "dim": S.dim,
-            "heads": S.heads,
-            "head_dim": S.dim // S.heads,
+MODELS = ("tokenizer", "latent_action", "dynamics")
+
+
+def config(s: plain.Sizes) -> dict[str, Any]:
+    stack = {"depth": s.tokenizer_depth, "dim": s.dim, "heads": s.heads}
+    return {
+        "data": {"num_frames": s.frames, "height": s.size, "width": s.size},
+        "tokenizer": {
+            "patch_size": s.patch,
+            "initialization": "random",
+            "quantizer": {"num_codes": s.codes, "code_dim": s.code_dim, "kmeans_init": False},
+            "encoder": stack,
+            "decoder": stack,
         },
-    },
-}
+        "latent_action": {
+            "patch_size": s.action_patch,
+            "quantizer": {"num_codes": s.actions, "code_dim": s.code_dim, "kmeans_init": False},
+            "encoder": stack,
+            "decoder": stack,
+        },
+        "dynamics": {
+            "action_conditioning": "additive",
+            "previous_frame_input": False,
+            "transformer": {
+                "depth": s.dynamics_depth,
+                "dim": s.dim,
+                "heads": s.heads,
+                "head_dim": s.dim // s.heads,
+            },
+        },
+    }
+
 
 Loss = Callable[[torch.nn.Module], torch.Tensor]
 
@@ -83,51 +89,56 @@ def dynamics_loss(tokens: torch.Tensor, actions: torch.Tensor, mask: torch.Tenso
     return loss
 
 
-def cases() -> dict[str, tuple[torch.nn.Module, Loss, torch.nn.Module, Loss, list[matmuls.Product]]]:
-    """Each model: ours and its loss, the plain one and its loss, and the bare products."""
-    torch.manual_seed(0)
-    video = torch.rand(S.batch, S.frames, 3, S.size, S.size)
-    tokens = torch.randint(S.codes, (S.batch, S.frames, S.side**2))
-    actions = torch.randint(S.actions, (S.batch, S.frames - 1))
+Case = tuple[torch.nn.Module, Loss, torch.nn.Module, Loss, list[matmuls.Product]]
+
+
+def tokenizer_case(s: plain.Sizes) -> Case:
+    video = torch.rand(s.batch, s.frames, 3, s.size, s.size)
+    rows, width = s.batch * s.frames * s.side**2, 3 * s.patch**2
+    stack = matmuls.transformer(s.tokenizer_depth, s.batch, s.frames, s.side**2, s.dim, s.heads)
+    edges = [
+        matmuls.linear(2, rows, width, s.dim),
+        matmuls.linear(2, rows, s.dim, s.code_dim),
+        matmuls.linear(1, rows, s.code_dim, s.codes),
+    ]
+    products = [*stack, *stack, *edges]
+    ours, other = VideoTokenizer(config(s)), plain.Tokenizer(s)
+    return ours, tokenizer_loss(video), other, lambda model: model(video), products
+
+
+def latent_action_case(s: plain.Sizes) -> Case:
+    video = torch.rand(s.batch, s.frames, 3, s.size, s.size)
+    side = s.size // s.action_patch
+    width, rows = 3 * s.action_patch**2, s.batch * s.frames * side**2
+    stack = matmuls.transformer(s.tokenizer_depth, s.batch, s.frames, side**2, s.dim, s.heads)
+    products = [*stack, *stack, matmuls.linear(4, rows, width, s.dim)]
+    ours, other = LatentActionModel(config(s)), plain.LatentAction(s)
+    return ours, latent_action_loss(video), other, lambda model: model(video), products
+
+
+def dynamics_case(s: plain.Sizes) -> Case:
+    tokens = torch.randint(s.codes, (s.batch, s.frames, s.side**2))
+    actions = torch.randint(s.actions, (s.batch, s.frames - 1))
     mask = torch.rand(tokens.shape) < 0.75
     mask[:, 0] = False
-    rows, width = tokens.numel(), 3 * S.patch**2
-    masked = int(mask.sum())
-    stack = matmuls.transformer(S.tokenizer_depth, S.batch, S.frames, S.side**2, S.dim, S.heads)
-    side = S.size // S.action_patch
-    action_width, action_rows = 3 * S.action_patch**2, S.batch * S.frames * side**2
-    action_stack = matmuls.transformer(S.tokenizer_depth, S.batch, S.frames, side**2, S.dim, S.heads)
-    edges = [
-        matmuls.linear(2, rows, width, S.dim),
-        matmuls.linear(2, rows, S.dim, S.code_dim),
-        matmuls.linear(1, rows, S.code_dim, S.codes),
+    products = [
+        *matmuls.transformer(s.dynamics_depth, s.batch, s.frames, s.side**2, s.dim, s.heads),
+        matmuls.linear(1, int(mask.sum()), s.dim, s.codes),
     ]
-    return {
-        "tokenizer": (
-            VideoTokenizer(CONFIG),
-            tokenizer_loss(video),
-            plain.Tokenizer(S),
-            lambda model: model(video),
-            [*stack, *stack, *edges],
-        ),
-        "latent_action": (
-            LatentActionModel(CONFIG),
-            latent_action_loss(video),
-            plain.LatentAction(S),
-            lambda model: model(video),
-            [*action_stack, *action_stack, matmuls.linear(4, action_rows, action_width, S.dim)],
-        ),
-        "dynamics": (
-            DynamicsModel(CONFIG),
-            dynamics_loss(tokens, actions, mask),
-            plain.Dynamics(S),
-            lambda model: model(tokens, actions, mask),
-            [
-                *matmuls.transformer(S.dynamics_depth, S.batch, S.frames, S.side**2, S.dim, S.heads),
-                matmuls.linear(1, masked, S.dim, S.codes),
-            ],
-        ),
+    ours, other = DynamicsModel(config(s)), plain.Dynamics(s)
+    loss = dynamics_loss(tokens, actions, mask)
+    return ours, loss, other, lambda model: model(tokens, actions, mask), products
+
+
+def make_case(model: str, sizes: plain.Sizes) -> Case:
+    """Ours and its loss, the plain one and its loss, and the bare products."""
+    torch.manual_seed(0)
+    makers = {
+        "tokenizer": tokenizer_case,
+        "latent_action": latent_action_case,
+        "dynamics": dynamics_case,
     }
+    return makers[model](sizes)
 
 
 def check_equal(ours: torch.nn.Module, our_loss: Loss, other: torch.nn.Module, other_loss: Loss) -> None:
@@ -163,66 +174,69 @@ def stepper(model: torch.nn.Module, loss: Loss, dtype: torch.dtype) -> Callable[
     return step
 
 
-def peak_gib(model: str, which: str, dtype: str) -> float:
+def peak_gib(model: str, which: str, dtype: str, sizes: plain.Sizes) -> float:
     """Peak memory of two steps in a process of their own."""
-    command = [sys.executable, __file__, "--peak-of", model, which, dtype]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, __file__, "--peak-of", model, which, dtype, json.dumps(asdict(sizes))]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def print_peak(model: str, which: str, dtype: str) -> None:
-    ours, our_loss, other, other_loss, _ = cases()[model]
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    baseline = high_water_gib()
-    step = stepper(*((ours, our_loss) if which == "ours" else (other, other_loss)), getattr(torch, dtype))
+def print_peak(model: str, which: str, dtype: str, sizes: str) -> None:
+    ours, our_loss, other, other_loss, _ = make_case(model, plain.Sizes(**json.loads(sizes)))
+    torch_dtype = getattr(torch, dtype)
+    # What torch's libraries take when they are first used isn't the step's.
+    stepper(torch.nn.Linear(64, 64), lambda model: model(torch.ones(64, 64)).sum(), torch_dtype)()
+    measure.clear_high_water()
+    baseline = measure.high_water_gib()
+    step = stepper(*((ours, our_loss) if which == "ours" else (other, other_loss)), torch_dtype)
     step(), step()
-    print(high_water_gib() - baseline)
+    print(measure.high_water_gib() - baseline)
 
 
-def high_water_gib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+def rows(
+    sizes: plain.Sizes, models: Sequence[str], dtypes: Sequence[str], rounds: int
+) -> Iterator[measure.Row]:
+    for name in models:
+        ours, our_loss, other, other_loss, products = make_case(name, sizes)
+        check_equal(ours, our_loss, other, other_loss)
+        for dtype_name in dtypes:
+            dtype = getattr(torch, dtype_name)
+            steps = {"ours": stepper(ours, our_loss, dtype), "plain": stepper(other, other_loss, dtype)}
+            keep_freed_memory(False)
+            as_is = in_turns({"plain": steps["plain"]}, rounds)["plain"]
+            keep_freed_memory()
+            bare = matmuls.Sum(products, dtype)
+            time = in_turns({**steps, **bare.candidates}, rounds)
+            limit = bare.seconds(time)
+            del bare  # its memory
+            keep_freed_memory(False)
+            peak = {which: peak_gib(name, which, dtype_name, sizes) for which in steps}
+            yield measure.row(
+                f"steps/{name}",
+                dtype_name,
+                time["ours"],
+                time["plain"],
+                limit,
+                **{
+                    "plain_as_is_s": as_is,
+                    "ours/plain as is": time["ours"] / as_is,
+                    "ours_gib": peak["ours"],
+                    "plain_gib": peak["plain"],
+                    "memory ours/plain": peak["ours"] / peak["plain"],
+                },
+            )
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], rounds=5)
-    parser.add_argument("--models", nargs="+", default=["tokenizer", "latent_action", "dynamics"])
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
-    parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     if options.peak_of:
         print_peak(*options.peak_of)
         return
-    rows: list[dict[str, Any]] = []
-    for name in options.models:
-        ours, our_loss, other, other_loss, products = cases()[name]
-        check_equal(ours, our_loss, other, other_loss)
-        for dtype_name in options.dtype:
-            dtype = getattr(torch, dtype_name)
-            steps = {"ours": stepper(ours, our_loss, dtype), "plain": stepper(other, other_loss, dtype)}
-            keep_freed_memory(False)
-            as_is = in_turns({"plain": steps["plain"]}, options.rounds)["plain"]
-            keep_freed_memory()
-            time = in_turns(steps, options.rounds)
-            limit = matmuls.seconds(products, dtype, options.rounds)
-            peak = {which: peak_gib(name, which, dtype_name) for which in steps}
-            rows.append(
-                {
-                    "model": name,
-                    "dtype": dtype_name,
-                    "ours_s": time["ours"],
-                    "plain_s": time["plain"],
-                    "plain_as_is_s": as_is,
-                    "matmuls_s": limit,
-                    "ours/matmuls": time["ours"] / limit,
-                    "plain/ours": time["plain"] / time["ours"],
-                    "plain as is/ours": as_is / time["ours"],
-                    "ours_gib": peak["ours"],
-                    "plain_gib": peak["plain"],
-                    "memory ours/plain": peak["ours"] / peak["plain"],
-                }
-            )
-    report(rows, options.json)
+    measure.use_threads(options.threads)
+    report(list(rows(plain.Sizes(), options.models, options.dtype, options.rounds)), options.json)
 
 
 if __name__ == "__main__":

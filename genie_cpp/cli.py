@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from genie_cpp import video_commands
+from genie_cpp import bench, video_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,11 +41,13 @@ def _is_user_error(error: Exception) -> bool:
     return isinstance(error, OSError) or (extension is not None and isinstance(error, extension.GenieError))
 
 
-def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _command(
+    name: str, *examples: str, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command whose user errors are one line on stderr and exit code 1, and which Ctrl-C ends with 130."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        @app.command(name, epilog=_examples(*examples))
+        @app.command(name, epilog=_examples(*examples), **settings)
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
             console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -370,6 +372,7 @@ def report(
 
 
 video_commands.add_commands(_command)
+_command("bench", **bench.OPTIONS)(bench.bench)
 
 
 def main() -> None:

@@ -63,7 +63,9 @@ def train(
             print(f"stopped; continue with resume=True on {os.fspath(out)}", file=sys.stderr)
         raise
     finally:
-        torch.set_num_threads(threads)
+        # Only where it changed: torch then switches MKL's dynamic mode off, and small products suffer.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def dry_run(config: ConfigLike) -> str:
