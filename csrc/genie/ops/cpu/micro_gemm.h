@@ -73,8 +73,8 @@ void pack_transposed(const T* source, int64_t stride, int64_t depth, int64_t col
 }
 
 template <class T, int rows, int vectors>
-inline void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* panel, T* c,
-                      int64_t c_row, bool accumulate) {
+inline void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* panel,
+                      int64_t panel_row, T* c, int64_t c_row, bool accumulate) {
   using Vec = at::vec::Vectorized<T>;
   Vec sum[rows][vectors];
 #pragma GCC unroll 8
@@ -84,7 +84,7 @@ inline void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, 
       sum[m][v] = accumulate ? Vec::loadu(c + m * c_row + v * Vec::size()) : Vec(T(0));
     }
   }
-  for (int64_t k = 0; k < depth; ++k, a += a_step, panel += panel_width<T>()) {
+  for (int64_t k = 0; k < depth; ++k, a += a_step, panel += panel_row) {
     Vec b[vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) b[v] = Vec::loadu(panel + v * Vec::size());
@@ -104,22 +104,22 @@ inline void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, 
 
 template <class T, int vectors>
 inline void gemm_column(int64_t rows, int64_t depth, const T* a, int64_t a_row, int64_t a_step,
-                        const T* panel, T* c, int64_t c_row, bool accumulate) {
+                        const T* panel, int64_t panel_row, T* c, int64_t c_row, bool accumulate) {
   constexpr int64_t tile = 6;
   for (; rows >= tile; rows -= tile, a += tile * a_row, c += tile * c_row) {
-    gemm_tile<T, tile, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+    gemm_tile<T, tile, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
   }
   switch (rows) {
     case 5:
-      return gemm_tile<T, 5, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+      return gemm_tile<T, 5, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
     case 4:
-      return gemm_tile<T, 4, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+      return gemm_tile<T, 4, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
     case 3:
-      return gemm_tile<T, 3, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+      return gemm_tile<T, 3, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
     case 2:
-      return gemm_tile<T, 2, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+      return gemm_tile<T, 2, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
     case 1:
-      return gemm_tile<T, 1, vectors>(depth, a, a_row, a_step, panel, c, c_row, accumulate);
+      return gemm_tile<T, 1, vectors>(depth, a, a_row, a_step, panel, panel_row, c, c_row, accumulate);
   }
 }
 
@@ -131,17 +131,36 @@ struct LeftFactor {
   int64_t step;
 };
 
-/// C = A B, or C += A B. `panels` hold B with `panel_depth` rows, of which the first `depth` count. Rows of C
-/// are written up to a whole vector beyond `columns`.
+/// The right-hand factor: B[k][n] = data[n / width * panel + k * row + n % width], width = panel_width<T>().
 template <class T>
-void gemm(int64_t rows, int64_t columns, int64_t depth, LeftFactor<T> a, const T* panels, int64_t panel_depth,
-          T* c, int64_t c_row, bool accumulate = false) {
+struct RightFactor {
+  const T* data;
+  int64_t row;
+  int64_t panel;
+};
+
+/// Packed by pack() or pack_transposed() with `depth` rows.
+template <class T>
+RightFactor<T> in_panels(const T* panels, int64_t depth) {
+  return {panels, panel_width<T>(), panel_width<T>() * depth};
+}
+
+/// As it lies in memory. Rows must be readable up to a whole panel.
+template <class T>
+RightFactor<T> in_rows(const T* data, int64_t stride) {
+  return {data, stride, panel_width<T>()};
+}
+
+/// C = A B, or C += A B. Rows of C are written up to a whole vector beyond `columns`.
+template <class T>
+void gemm(int64_t rows, int64_t columns, int64_t depth, LeftFactor<T> a, RightFactor<T> b, T* c,
+          int64_t c_row, bool accumulate = false) {
   constexpr int64_t width = panel_width<T>();
-  for (int64_t n = 0; n < columns; n += width, panels += width * panel_depth) {
+  for (int64_t n = 0; n < columns; n += width, b.data += b.panel) {
     if (columns - n > width / 2) {
-      gemm_column<T, 2>(rows, depth, a.data, a.row, a.step, panels, c + n, c_row, accumulate);
+      gemm_column<T, 2>(rows, depth, a.data, a.row, a.step, b.data, b.row, c + n, c_row, accumulate);
     } else {
-      gemm_column<T, 1>(rows, depth, a.data, a.row, a.step, panels, c + n, c_row, accumulate);
+      gemm_column<T, 1>(rows, depth, a.data, a.row, a.step, b.data, b.row, c + n, c_row, accumulate);
     }
   }
 }

@@ -37,27 +37,31 @@ Acc sum_of(at::vec::Vectorized<Acc> vector) {
   return at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return a + b; }, vector);
 }
 
-/// LayerNorm in place of a row of `vectors` whole vectors; returns 1/std.
+/// Copies a row of `vectors` whole vectors; with `norm` its LayerNorm, of which 1/std is returned.
 template <class Acc, int vectors>
-Acc normalize_whole(Acc* row) {
+Acc copy_whole(const Acc* from, Acc* to, bool norm) {
   using Vec = at::vec::Vectorized<Acc>;
   constexpr auto channels = static_cast<Acc>(vectors * Vec::size());
   Vec value[vectors];
-  Vec total(Acc(0)), squares(Acc(0));
 #pragma GCC unroll 8
-  for (int v = 0; v < vectors; ++v) {
-    value[v] = Vec::loadu(row + v * Vec::size());
-    total = total + value[v];
+  for (int v = 0; v < vectors; ++v) value[v] = Vec::loadu(from + v * Vec::size());
+  Acc inverse(1);
+  if (norm) {
+    Vec total(Acc(0)), squares(Acc(0));
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) total = total + value[v];
+    const Vec mean(sum_of(total) / channels);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      value[v] = value[v] - mean;
+      squares = at::vec::fmadd(value[v], value[v], squares);
+    }
+    inverse = Acc(1) / std::sqrt(sum_of(squares) / channels + static_cast<Acc>(qk_norm_eps));
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) value[v] = value[v] * Vec(inverse);
   }
-  const Vec mean(sum_of(total) / channels);
 #pragma GCC unroll 8
-  for (int v = 0; v < vectors; ++v) {
-    value[v] = value[v] - mean;
-    squares = at::vec::fmadd(value[v], value[v], squares);
-  }
-  const Acc inverse = Acc(1) / std::sqrt(sum_of(squares) / channels + static_cast<Acc>(qk_norm_eps));
-#pragma GCC unroll 8
-  for (int v = 0; v < vectors; ++v) (value[v] * Vec(inverse)).store(row + v * Vec::size());
+  for (int v = 0; v < vectors; ++v) value[v].store(to + v * Vec::size());
   return inverse;
 }
 
@@ -65,16 +69,6 @@ Acc normalize_whole(Acc* row) {
 template <class Acc>
 Acc normalize_row(Acc* row, int64_t channels) {
   using Vec = at::vec::Vectorized<Acc>;
-  switch (channels % Vec::size() == 0 ? channels / Vec::size() : 0) {
-    case 1:
-      return normalize_whole<Acc, 1>(row);
-    case 2:
-      return normalize_whole<Acc, 2>(row);
-    case 4:
-      return normalize_whole<Acc, 4>(row);
-    case 8:
-      return normalize_whole<Acc, 8>(row);
-  }
   Vec total(Acc(0));
   for (int64_t c = 0; c < channels; c += Vec::size()) total = total + Vec::loadu(row + c);
   const Acc mean = sum_of(total) / static_cast<Acc>(channels);
@@ -114,19 +108,32 @@ void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& o
   const T* base = static_cast<const T*>(source.data) + block.first_head * source.head_stride;
   out.resize(block.heads * block.count, channels);
   if (inverse_std) inverse_std->resize(static_cast<size_t>(block.heads * block.count));
-  for (int64_t i = 0; i < block.count; ++i) {
-    const T* from = base + block.rows[i] * source.row_stride;
-    for (int64_t h = 0; h < block.heads; ++h, from += source.head_stride) {
-      Acc* to = out.row(h * block.count + i);
-      int64_t c = 0;
-      if constexpr (std::is_same_v<T, Acc>) {
-        for (; c + Vec::size() <= channels; c += Vec::size()) Vec::loadu(from + c).store(to + c);
+  const auto copy_rows = [&](const auto& copy) {
+    for (int64_t i = 0; i < block.count; ++i) {
+      const T* from = base + block.rows[i] * source.row_stride;
+      for (int64_t h = 0; h < block.heads; ++h, from += source.head_stride) {
+        const int64_t row = h * block.count + i;
+        const Acc inverse = copy(from, out.row(row));
+        if (inverse_std) (*inverse_std)[static_cast<size_t>(row)] = inverse;
       }
-      for (; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
-      for (; c < out.stride; ++c) to[c] = Acc(0);
-      if (inverse_std) (*inverse_std)[static_cast<size_t>(h * block.count + i)] = normalize_row(to, channels);
+    }
+  };
+  const bool norm = inverse_std != nullptr;
+  if constexpr (std::is_same_v<T, Acc>) {
+    switch (channels == out.stride ? channels / Vec::size() : 0) {
+      case 2:
+        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 2>(from, to, norm); });
+      case 4:
+        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 4>(from, to, norm); });
+      case 8:
+        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 8>(from, to, norm); });
     }
   }
+  copy_rows([=, stride = out.stride](const T* from, Acc* to) {
+    for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
+    for (int64_t c = channels; c < stride; ++c) to[c] = Acc(0);
+    return norm ? normalize_row(to, channels) : Acc(1);
+  });
 }
 
 /// Writes the matrices' rows, which begin at `top`, to the tensor, each times factor[row of `values`] where

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "genie/ops/sequence_attention/head_rows_vec.h"
+#include "genie/ops/sequence_attention/short_sequences_vec.h"
 
 namespace genie::ops {
 inline namespace CPU_CAPABILITY {
@@ -143,8 +143,18 @@ class Forward {
     gather<T>(task_.v, block, v_);
     inverse_sum_.resize(static_cast<size_t>(heads * length));
     ahead_.expect(next);
-    for (int64_t h = 0; h < heads; ++h) attend(block, h * length, limits);
-    if (heads > 1) scatter<T>(q_, 0, inverse_sum_.data(), out_, block);
+    for (int64_t h = 0; h < heads; ++h) {
+      if (length <= ShortAttention<Acc>::longest) {
+        const int64_t top = h * length;
+        short_.forward(q_.row(top), k_.row(top), v_.row(top), q_.stride, length, limits,
+                       inverse_sum_.data() + top);
+        ahead_.fetch(top + length, heads * length);
+      } else {
+        attend(block, h * length, limits);
+      }
+    }
+    if (heads > 1 || length <= ShortAttention<Acc>::longest)
+      scatter<T>(q_, 0, inverse_sum_.data(), out_, block);
   }
 
  private:
@@ -162,16 +172,16 @@ class Forward {
       const int64_t count = std::min(block, length - begin);
       const int64_t reach = limits ? limits[begin + count - 1] : length;
       Acc* q = q_.row(top + begin);
-      gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, k_panels_.data(), channels, scores_.row(0),
-                scores_.stride);
+      gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, in_panels(k_panels_.data(), channels),
+                scores_.row(0), scores_.stride);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t visible = limits ? limits[begin + i] : length;
         inverse_sum_[static_cast<size_t>(top + begin + i)] =
             Acc(1) / exponentials(scores_.row(i), visible, round_up(reach, panel_width<Acc>()),
                                   static_cast<Acc>(task_.scale), bounded_);
       }
-      gemm<Acc>(count, channels, reach, {scores_.row(0), scores_.stride, 1}, v_panels_.data(), length, q,
-                q_.stride);
+      gemm<Acc>(count, channels, reach, {scores_.row(0), scores_.stride, 1},
+                in_panels(v_panels_.data(), length), q, q_.stride);
       if (heads.heads == 1) {
         scatter<T>(q_, begin, inverse_sum_.data(), out_,
                    {heads.first_head, 1, heads.rows + begin, count, channels});
@@ -184,6 +194,7 @@ class Forward {
   HeadRows<void> out_;
   RowsAhead<T> ahead_;
   const bool bounded_ = scores_are_bounded(task_.qk_norm, task_.scale, task_.head_dim);
+  ShortAttention<Acc> short_{task_.head_dim, task_.scale, bounded_};
   Scratch<Acc> q_, k_, v_, scores_;
   std::vector<Acc> k_panels_, v_panels_, inverse_sum_, inverse_std_;
 };
@@ -211,12 +222,18 @@ class Backward {
     gather<T>(task_.v, block, v_);
     gather<T>(gradients_.out, block, grad_out_);
     grad_q_.resize(heads * length, channels);
-    for (Scratch<Acc>* grad : {&grad_k_, &grad_v_}) {
-      grad->resize(heads * length, channels);
-      std::fill_n(grad->storage.begin(), heads * length * grad->stride, Acc(0));
-    }
+    for (Scratch<Acc>* grad : {&grad_k_, &grad_v_}) grad->resize(heads * length, channels);
     ahead_.expect(next);
-    for (int64_t h = 0; h < heads; ++h) differentiate(h * length, length, heads * length, limits);
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t top = h * length;
+      if (length <= ShortAttention<Acc>::longest) {
+        short_.backward(q_.row(top), k_.row(top), v_.row(top), grad_out_.row(top), q_.stride, length, limits,
+                        grad_q_.row(top), grad_k_.row(top), grad_v_.row(top));
+        ahead_.fetch(top + length, heads * length);
+      } else {
+        differentiate(top, length, heads * length, limits);
+      }
+    }
     if (task_.qk_norm) {
       normalize_backward(q_, q_inverse_std_, heads * length, channels, grad_q_);
       normalize_backward(k_, k_inverse_std_, heads * length, channels, grad_k_);
@@ -238,6 +255,8 @@ class Backward {
     pack_transposed(k_.row(top), k_.stride, channels, length, k_transposed_.data());
     pack_transposed(v_.row(top), v_.stride, channels, length, v_transposed_.data());
     pack(k_.row(top), k_.stride, length, channels, k_panels_.data());
+    std::fill_n(grad_k_.row(top), length * grad_k_.stride, Acc(0));
+    std::fill_n(grad_v_.row(top), length * grad_v_.stride, Acc(0));
     const int64_t block = block_rows(task_, length);
     weights_.resize(block, length);
     grad_scores_.resize(block, length);
@@ -247,16 +266,16 @@ class Backward {
       Acc *q = q_.row(top + begin), *grad_out = grad_out_.row(top + begin);
       differentiate_scores(q, grad_out, count, reach, limits ? limits + begin : nullptr);
       // Each product with the scores on one side: by q from k, by k from q, by v from the output's gradient.
-      gemm<Acc>(count, channels, reach, {grad_scores_.row(0), grad_scores_.stride, 1}, k_panels_.data(),
-                length, grad_q_.row(top + begin), grad_q_.stride);
+      gemm<Acc>(count, channels, reach, {grad_scores_.row(0), grad_scores_.stride, 1},
+                in_panels(k_panels_.data(), length), grad_q_.row(top + begin), grad_q_.stride);
       const int64_t packed = panels_size<Acc>(count, channels);
       block_panels_.resize(static_cast<size_t>(packed));
       pack(q, q_.stride, count, channels, block_panels_.data());
-      gemm<Acc>(reach, channels, count, {grad_scores_.row(0), 1, grad_scores_.stride}, block_panels_.data(),
-                count, grad_k_.row(top), grad_k_.stride, true);
+      gemm<Acc>(reach, channels, count, {grad_scores_.row(0), 1, grad_scores_.stride},
+                in_panels(block_panels_.data(), count), grad_k_.row(top), grad_k_.stride, true);
       pack(grad_out, grad_out_.stride, count, channels, block_panels_.data());
-      gemm<Acc>(reach, channels, count, {weights_.row(0), 1, weights_.stride}, block_panels_.data(), count,
-                grad_v_.row(top), grad_v_.stride, true);
+      gemm<Acc>(reach, channels, count, {weights_.row(0), 1, weights_.stride},
+                in_panels(block_panels_.data(), count), grad_v_.row(top), grad_v_.stride, true);
       ahead_.fetch(top + begin + count, all);
     }
   }
@@ -268,10 +287,10 @@ class Backward {
     using Vec = at::vec::Vectorized<Acc>;
     const int64_t channels = task_.head_dim;
     const auto scale = static_cast<Acc>(task_.scale);
-    gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, k_transposed_.data(), channels, weights_.row(0),
-              weights_.stride);
-    gemm<Acc>(count, reach, channels, {grad_out, grad_out_.stride, 1}, v_transposed_.data(), channels,
-              grad_scores_.row(0), grad_scores_.stride);
+    gemm<Acc>(count, reach, channels, {q, q_.stride, 1}, in_panels(k_transposed_.data(), channels),
+              weights_.row(0), weights_.stride);
+    gemm<Acc>(count, reach, channels, {grad_out, grad_out_.stride, 1},
+              in_panels(v_transposed_.data(), channels), grad_scores_.row(0), grad_scores_.stride);
     const int64_t padded = round_up(reach, Vec::size());
     for (int64_t i = 0; i < count; ++i) {
       Acc* weight = weights_.row(i);
@@ -294,6 +313,7 @@ class Backward {
   const Gradients& gradients_;
   RowsAhead<T> ahead_;
   const bool bounded_ = scores_are_bounded(task_.qk_norm, task_.scale, task_.head_dim);
+  ShortAttention<Acc> short_{task_.head_dim, task_.scale, bounded_};
   Scratch<Acc> q_, k_, v_, grad_out_, weights_, grad_scores_, grad_q_, grad_k_, grad_v_;
   std::vector<Acc> k_transposed_, v_transposed_, k_panels_, block_panels_, q_inverse_std_, k_inverse_std_;
 };

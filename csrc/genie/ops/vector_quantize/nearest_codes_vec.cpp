@@ -153,8 +153,8 @@ void search(const NearestCodesTask& task) {
       }
       for (int64_t code = 0; code < task.codes; code += block_codes) {
         const int64_t width = std::min(block_codes, task.codes - code);
-        gemm<Acc>(count, width, task.channels, {x.data(), task.channels, 1}, codebook.panels(code),
-                  task.channels, products.data(), block_codes);
+        gemm<Acc>(count, width, task.channels, {x.data(), task.channels, 1},
+                  in_panels(codebook.panels(code), task.channels), products.data(), block_codes);
         for (int64_t i = 0; i < count; ++i) {
           candidates[static_cast<size_t>(i)].scan(products.data() + i * block_codes, codebook.half_norm(code),
                                                   code, width, error[static_cast<size_t>(i)]);

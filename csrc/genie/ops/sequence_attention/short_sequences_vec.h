@@ -1,0 +1,125 @@
+#pragma once
+
+// Attention inside sequences so short that all their scores fit a core's first cache. Only for *_vec.cpp
+// files.
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "genie/ops/sequence_attention/head_rows_vec.h"
+
+namespace genie::ops {
+inline namespace CPU_CAPABILITY {
+
+/// Scores lie transposed here, a row for each key, so that the softmax runs over whole vectors of queries:
+/// nothing is summed within a vector, and products take rows as they lie.
+template <class Acc>
+class ShortAttention {
+ public:
+  static constexpr int64_t longest = 32;
+
+  ShortAttention(int64_t channels, double scale, bool bounded)
+      : channels_(channels), scale_(static_cast<Acc>(scale)), bounded_(bounded) {}
+
+  /// Rows of one head, dense and of the same stride. The results, not yet divided by the sums, take the place
+  /// of q; 1/sum of each row is returned in `inverse_sum`. `limits` as in SequenceAttention.
+  void forward(Acc* q, const Acc* k, const Acc* v, int64_t stride, int64_t length, const int64_t* limits,
+               Acc* inverse_sum) {
+    weigh(q, k, stride, length, limits);
+    for (int64_t i = 0; i < length; i += Vec::size()) {
+      Vec::loadu(inverse_sum_.data() + i)
+          .store(inverse_sum + i, static_cast<int>(std::min<int64_t>(Vec::size(), length - i)));
+    }
+    gemm<Acc>(length, channels_, length, {weights_.row(0), 1, weights_.stride}, in_rows(v, stride), q,
+              stride);
+  }
+
+  /// The gradients by q, k and v, from that by the (divided) results.
+  void backward(const Acc* q, const Acc* k, const Acc* v, const Acc* grad_out, int64_t stride, int64_t length,
+                const int64_t* limits, Acc* grad_q, Acc* grad_k, Acc* grad_v) {
+    weigh(q, k, stride, length, limits);
+    transpose(grad_out, stride, length);
+    grad_scores_.resize(length, length);
+    gemm<Acc>(length, length, channels_, {v, stride, 1}, in_panels(panels_.data(), channels_),
+              grad_scores_.row(0), grad_scores_.stride);
+    differentiate_softmax(length);
+    gemm<Acc>(length, channels_, length, {grad_scores_.row(0), 1, grad_scores_.stride}, in_rows(k, stride),
+              grad_q, stride);
+    gemm<Acc>(length, channels_, length, {grad_scores_.row(0), grad_scores_.stride, 1}, in_rows(q, stride),
+              grad_k, stride);
+    gemm<Acc>(length, channels_, length, {weights_.row(0), weights_.stride, 1}, in_rows(grad_out, stride),
+              grad_v, stride);
+  }
+
+ private:
+  using Vec = at::vec::Vectorized<Acc>;
+
+  void transpose(const Acc* rows, int64_t stride, int64_t length) {
+    panels_.resize(static_cast<size_t>(panels_size<Acc>(channels_, length)));
+    pack_transposed(rows, stride, channels_, length, panels_.data());
+  }
+
+  /// weights[j][i] = exp(scale q_i k_j - shift_i), 0 where i does not see j, and the sums over j.
+  void weigh(const Acc* q, const Acc* k, int64_t stride, int64_t length, const int64_t* limits) {
+    transpose(q, stride, length);
+    weights_.resize(length, length);
+    gemm<Acc>(length, length, channels_, {k, stride, 1}, in_panels(panels_.data(), channels_),
+              weights_.row(0), weights_.stride);
+    const int64_t padded = round_up(length, Vec::size());
+    limits_.assign(static_cast<size_t>(padded), static_cast<Acc>(length));
+    if (limits) std::copy_n(limits, length, limits_.begin());
+    inverse_sum_.resize(static_cast<size_t>(padded));
+    for (int64_t i = 0; i < padded; i += Vec::size()) {
+      // Limits never fall: the last query of the vector sees furthest.
+      const int64_t reach = limits ? limits[std::min(i + Vec::size(), length) - 1] : length;
+      const Vec limit = Vec::loadu(limits_.data() + i);
+      Vec shift(Acc(0));
+      if (!bounded_) {
+        constexpr Acc lowest = -std::numeric_limits<Acc>::infinity();
+        shift = Vec(lowest);
+        for (int64_t j = 0; j < reach; ++j) {
+          const Vec score = Vec::loadu(weights_.row(j) + i) * Vec(scale_);
+          shift = at::vec::maximum(shift, Vec::blendv(Vec(lowest), score, limit > Vec(static_cast<Acc>(j))));
+        }
+      }
+      Vec total(Acc(0));
+      for (int64_t j = 0; j < reach; ++j) {
+        Acc* weight = weights_.row(j) + i;
+        const Vec value = Vec::blendv(Vec(Acc(0)), (Vec::loadu(weight) * Vec(scale_) - shift).exp_u20(),
+                                      limit > Vec(static_cast<Acc>(j)));
+        value.store(weight);
+        total = total + value;
+      }
+      for (int64_t j = reach; j < length; ++j) Vec(Acc(0)).store(weights_.row(j) + i);
+      (Vec(Acc(1)) / total).store(inverse_sum_.data() + i);
+    }
+  }
+
+  /// Divides the weights by their sums, and turns the gradients by the weights into those by the scores.
+  void differentiate_softmax(int64_t length) {
+    for (int64_t i = 0; i < round_up(length, Vec::size()); i += Vec::size()) {
+      const Vec inverse = Vec::loadu(inverse_sum_.data() + i);
+      Vec mean(Acc(0));
+      for (int64_t j = 0; j < length; ++j) {
+        mean = at::vec::fmadd(Vec::loadu(weights_.row(j) + i), Vec::loadu(grad_scores_.row(j) + i), mean);
+      }
+      mean = mean * inverse;
+      for (int64_t j = 0; j < length; ++j) {
+        Acc *weight = weights_.row(j) + i, *grad = grad_scores_.row(j) + i;
+        const Vec value = Vec::loadu(weight) * inverse;
+        value.store(weight);
+        (value * (Vec::loadu(grad) - mean) * Vec(scale_)).store(grad);
+      }
+    }
+  }
+
+  int64_t channels_;
+  Acc scale_;
+  bool bounded_;
+  Scratch<Acc> weights_, grad_scores_;
+  std::vector<Acc> panels_, limits_, inverse_sum_;
+};
+
+}  // namespace CPU_CAPABILITY
+}  // namespace genie::ops
