@@ -64,17 +64,17 @@ class RowsAhead {
     asked_ = 0;
   }
 
-  /// `done` of `all` rows of the present work are done.
+  /// `done` of `all` parts of the present work are done.
   void fetch(int64_t done, int64_t all) {
     constexpr int64_t cache_line = 64;
-    const int64_t until = next_.count * done / all;
-    const int64_t bytes = row_bytes(next_);
+    const auto sources = std::ssize(sources_);
+    const int64_t until = next_.count * sources * done / all, bytes = row_bytes(next_);
     for (; asked_ < until; ++asked_) {
-      for (const auto& source : sources_) {
-        const char* row = reinterpret_cast<const char*>(static_cast<const T*>(source.data) +
-                                                        next_.first_head * source.head_stride +
-                                                        next_.rows[asked_] * source.row_stride);
-        for (int64_t byte = 0; byte < bytes; byte += cache_line) __builtin_prefetch(row + byte, 0, 2);
+      const auto& source = sources_[static_cast<size_t>(asked_ % sources)];
+      const T* row = static_cast<const T*>(source.data) + next_.first_head * source.head_stride +
+                     next_.rows[asked_ / sources] * source.row_stride;
+      for (int64_t byte = 0; byte < bytes; byte += cache_line) {
+        __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, 2);
       }
     }
   }
@@ -86,7 +86,7 @@ class RowsAhead {
 
   std::vector<HeadRows<const void>> sources_;
   HeadBlock next_{};
-  int64_t asked_ = 0;
+  int64_t asked_ = 0;  // rows, of one source after another
 };
 
 /// Calls body(sequence, heads, those that come next) for all of them in parallel. Heads of a sequence follow
@@ -146,9 +146,9 @@ class Forward {
     for (int64_t h = 0; h < heads; ++h) {
       if (length <= ShortAttention<Acc>::longest) {
         const int64_t top = h * length;
+        int64_t part = 3 * h;
         short_.forward(q_.row(top), k_.row(top), v_.row(top), q_.stride, length, limits,
-                       inverse_sum_.data() + top);
-        ahead_.fetch(top + length, heads * length);
+                       inverse_sum_.data() + top, [&] { ahead_.fetch(++part, 3 * heads); });
       } else {
         attend(block, h * length, limits);
       }
@@ -227,9 +227,10 @@ class Backward {
     for (int64_t h = 0; h < heads; ++h) {
       const int64_t top = h * length;
       if (length <= ShortAttention<Acc>::longest) {
+        int64_t part = 7 * h;
         short_.backward(q_.row(top), k_.row(top), v_.row(top), grad_out_.row(top), q_.stride, length, limits,
-                        grad_q_.row(top), grad_k_.row(top), grad_v_.row(top));
-        ahead_.fetch(top + length, heads * length);
+                        grad_q_.row(top), grad_k_.row(top), grad_v_.row(top),
+                        [&] { ahead_.fetch(++part, 7 * heads); });
       } else {
         differentiate(top, length, heads * length, limits);
       }

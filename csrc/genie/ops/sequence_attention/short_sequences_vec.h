@@ -23,37 +23,63 @@ class ShortAttention {
       : channels_(channels), scale_(static_cast<Acc>(scale)), bounded_(bounded) {}
 
   /// Rows of one head, dense and of the same stride. The results, not yet divided by the sums, take the place
-  /// of q; 1/sum of each row is returned in `inverse_sum`. `limits` as in SequenceAttention.
+  /// of q; 1/sum of each row is returned in `inverse_sum`. `limits` as in SequenceAttention. `pause` is
+  /// called between the products.
   void forward(Acc* q, const Acc* k, const Acc* v, int64_t stride, int64_t length, const int64_t* limits,
-               Acc* inverse_sum) {
-    weigh(q, k, stride, length, limits);
+               Acc* inverse_sum, const auto& pause) {
+    weigh(q, k, stride, length, limits, pause);
     for (int64_t i = 0; i < length; i += Vec::size()) {
       Vec::loadu(inverse_sum_.data() + i)
           .store(inverse_sum + i, static_cast<int>(std::min<int64_t>(Vec::size(), length - i)));
     }
-    gemm<Acc>(length, channels_, length, {weights_.row(0), 1, weights_.stride}, in_rows(v, stride), q,
-              stride);
+    by_query(weights_, v, stride, length, limits, q);
+    pause();
   }
 
   /// The gradients by q, k and v, from that by the (divided) results.
   void backward(const Acc* q, const Acc* k, const Acc* v, const Acc* grad_out, int64_t stride, int64_t length,
-                const int64_t* limits, Acc* grad_q, Acc* grad_k, Acc* grad_v) {
-    weigh(q, k, stride, length, limits);
+                const int64_t* limits, Acc* grad_q, Acc* grad_k, Acc* grad_v, const auto& pause) {
+    weigh(q, k, stride, length, limits, pause);
     transpose(grad_out, stride, length);
     grad_scores_.resize(length, length);
     gemm<Acc>(length, length, channels_, {v, stride, 1}, in_panels(panels_.data(), channels_),
               grad_scores_.row(0), grad_scores_.stride);
+    pause();
     differentiate_softmax(length);
-    gemm<Acc>(length, channels_, length, {grad_scores_.row(0), 1, grad_scores_.stride}, in_rows(k, stride),
-              grad_q, stride);
-    gemm<Acc>(length, channels_, length, {grad_scores_.row(0), grad_scores_.stride, 1}, in_rows(q, stride),
-              grad_k, stride);
-    gemm<Acc>(length, channels_, length, {weights_.row(0), weights_.stride, 1}, in_rows(grad_out, stride),
-              grad_v, stride);
+    pause();
+    by_query(grad_scores_, k, stride, length, limits, grad_q);
+    pause();
+    by_key(grad_scores_, q, stride, length, limits, grad_k);
+    pause();
+    by_key(weights_, grad_out, stride, length, limits, grad_v);
+    pause();
   }
 
  private:
   using Vec = at::vec::Vectorized<Acc>;
+  static constexpr int64_t tile = 6;  // rows of a product that are done together
+
+  /// out[i] = sum over j of scores[j][i] rows[j], of those j that i sees.
+  void by_query(Scratch<Acc>& scores, const Acc* rows, int64_t stride, int64_t length, const int64_t* limits,
+                Acc* out) {
+    for (int64_t i = 0; i < length; i += tile) {
+      const int64_t count = std::min(tile, length - i), reach = limits ? limits[i + count - 1] : length;
+      gemm<Acc>(count, channels_, reach, {scores.row(0) + i, 1, scores.stride}, in_rows(rows, stride),
+                out + i * stride, stride);
+    }
+  }
+
+  /// out[j] = sum over i of scores[j][i] rows[i], of those i that see j.
+  void by_key(Scratch<Acc>& scores, const Acc* rows, int64_t stride, int64_t length, const int64_t* limits,
+              Acc* out) {
+    int64_t first = 0;
+    for (int64_t j = 0; j < length; j += tile) {
+      while (limits && first < length - 1 && limits[first] <= j) ++first;
+      gemm<Acc>(std::min(tile, length - j), channels_, length - first,
+                {scores.row(j) + first, scores.stride, 1}, in_rows(rows + first * stride, stride),
+                out + j * stride, stride);
+    }
+  }
 
   void transpose(const Acc* rows, int64_t stride, int64_t length) {
     panels_.resize(static_cast<size_t>(panels_size<Acc>(channels_, length)));
@@ -61,11 +87,13 @@ class ShortAttention {
   }
 
   /// weights[j][i] = exp(scale q_i k_j - shift_i), 0 where i does not see j, and the sums over j.
-  void weigh(const Acc* q, const Acc* k, int64_t stride, int64_t length, const int64_t* limits) {
+  void weigh(const Acc* q, const Acc* k, int64_t stride, int64_t length, const int64_t* limits,
+             const auto& pause) {
     transpose(q, stride, length);
     weights_.resize(length, length);
     gemm<Acc>(length, length, channels_, {k, stride, 1}, in_panels(panels_.data(), channels_),
               weights_.row(0), weights_.stride);
+    pause();
     const int64_t padded = round_up(length, Vec::size());
     limits_.assign(static_cast<size_t>(padded), static_cast<Acc>(length));
     if (limits) std::copy_n(limits, length, limits_.begin());
@@ -94,6 +122,7 @@ class ShortAttention {
       for (int64_t j = reach; j < length; ++j) Vec(Acc(0)).store(weights_.row(j) + i);
       (Vec(Acc(1)) / total).store(inverse_sum_.data() + i);
     }
+    pause();
   }
 
   /// Divides the weights by their sums, and turns the gradients by the weights into those by the scores.
