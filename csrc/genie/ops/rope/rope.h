@@ -32,4 +32,13 @@ void check_rope_3d(const at::Tensor& x, const at::Tensor& positions, const c10::
                    const c10::SymInt& width);
 void check_rope_register(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
+/// The same by ordinary torch operations, on any device.
+at::Tensor rope_3d_by_parts(const at::Tensor& x, const at::Tensor& positions, int64_t height, int64_t width,
+                            bool transpose);
+at::Tensor rope_register_by_parts(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                                  bool transpose);
+
+/// x with each token's heads and channels side by side: x itself where it is a slice of a projection.
+at::Tensor dense_tokens(const at::Tensor& x);
+
 }  // namespace genie::ops
