@@ -30,6 +30,8 @@ if(GENIE_WITH_CUDA)
   set(CMAKE_CUDA_ARCHITECTURES OFF)
   set(CMAKE_CUDA_FLAGS_RELEASE "")
   enable_language(CUDA)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "")  # the flags name it; CMake 3.25 knows no C++20 of this nvcc
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "")
   find_package(CUDAToolkit REQUIRED)
   if(NOT "${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR}" STREQUAL GENIE_TORCH_CUDA)
     message(WARNING "torch ${GENIE_TORCH_VERSION} was built with CUDA ${GENIE_TORCH_CUDA}, the CUDA kernels with "
@@ -41,19 +43,19 @@ if(GENIE_WITH_CUDA)
   message(STATUS "CUDA kernels: by nvcc ${CUDAToolkit_VERSION}; off until enabled, they were never run on a GPU")
 endif()
 
-# genie_cuda(TARGET): the CUDA sources (*.cu, *_cuda.cpp, ops/cuda) among the target's.
+# genie_cuda(TARGET): add the CUDA sources to the core library: *.cu, *_cuda.cpp and ops/cuda.
 function(genie_cuda target)
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*.cu
-    ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*_cuda.cpp ${CMAKE_SOURCE_DIR}/csrc/genie/ops/cuda/*.cpp)
   if(NOT GENIE_WITH_CUDA)
     return()
   endif()
-  add_library(${target}_cuda OBJECT ${sources})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*_cuda.cpp
+    ${CMAKE_SOURCE_DIR}/csrc/genie/ops/cuda/*.cpp)
+  file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*.cu)
+  add_library(${target}_cuda OBJECT ${kernels})
   target_link_libraries(${target}_cuda PRIVATE genie_torch CUDA::cudart)
   target_include_directories(${target}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
-  target_compile_options(${target}_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>"
-    "$<$<COMPILE_LANGUAGE:CUDA>:${GENIE_NVCC_FLAGS}>")
-  target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_cuda>)
+  target_compile_options(${target}_cuda PRIVATE ${GENIE_NVCC_FLAGS})
+  target_sources(${target} PRIVATE ${sources} $<TARGET_OBJECTS:${target}_cuda>)
   target_link_libraries(${target} PRIVATE CUDA::cudart ${GENIE_TORCH_LIB}/libtorch_cuda.so
     ${GENIE_TORCH_LIB}/libc10_cuda.so)
 endfunction()

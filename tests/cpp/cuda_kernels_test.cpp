@@ -38,7 +38,7 @@ double difference(const Tensor& actual, const Tensor& expected) {
 }
 
 double tolerance(at::ScalarType dtype) {
-  return dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 1e-5 : dtype == at::kHalf ? 4e-3 : 3e-2;
+  return dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 1e-5 : 3e-2;
 }
 
 class CudaKernelsTest : public ::testing::Test {
@@ -47,9 +47,16 @@ class CudaKernelsTest : public ::testing::Test {
     constexpr uint64_t seed = 11;
     at::manual_seed(seed);
     RecordProperty("seed", static_cast<int>(seed));
+    at::set_num_threads(1);  // the CPU's side is small: several threads would only wait for each other
     ops::enable_unverified_cuda_kernels(true);
   }
-  void TearDown() override { ops::enable_unverified_cuda_kernels(false); }
+  void TearDown() override {
+    ops::enable_unverified_cuda_kernels(false);
+    at::set_num_threads(threads_);
+  }
+
+ private:
+  const int threads_ = at::get_num_threads();
 };
 
 using St = Tensor(const Tensor&, std::string_view, bool, bool, std::optional<double>);
@@ -104,7 +111,7 @@ TEST_F(CudaKernelsTest, AttentionInFramesIsThatOfTheCpu) {
 }
 
 TEST_F(CudaKernelsTest, AttentionIsThatOfTheCpuInEveryPrecision) {
-  for (const auto dtype : {at::kDouble, at::kBFloat16, at::kHalf}) {
+  for (const auto dtype : {at::kDouble, at::kBFloat16}) {
     compare_st_attention({{1, 9, 2, 2, 16}, "time", true, true, dtype});
     compare_st_attention({{1, 40, 1, 1, 16}, "time", true, true, dtype});
     compare_st_attention({{1, 2, 11, 2, 16}, "space", false, true, dtype});
@@ -174,7 +181,7 @@ TEST_F(CudaKernelsTest, AttentionInAreasIsThatOfTheCpu) {
       compare_area_attention(lengths, 16, frames, at::kFloat);
     }
   }
-  for (const auto dtype : {at::kDouble, at::kBFloat16, at::kHalf}) {
+  for (const auto dtype : {at::kDouble, at::kBFloat16}) {
     compare_area_attention({9, 20}, 16, true, dtype);
     compare_area_attention({9, 20}, 16, false, dtype);
   }
@@ -196,7 +203,7 @@ using RopeRegister = Tensor(const Tensor&, const Tensor&, const Tensor&, bool);
 TEST_F(CudaKernelsTest, RotationsAreThoseOfTheCpu) {
   for (const bool enabled : {true, false}) {
     ops::enable_unverified_cuda_kernels(enabled);
-    for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
       for (const bool transpose : {false, true}) {
         for (const int64_t channels : {4, 5, 20, 64, 88}) {
           SCOPED_TRACE(testing::Message() << channels << " " << dtype << " enabled " << enabled);
@@ -224,15 +231,13 @@ using Quantize = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&);
 
 void expect_same_codes(const Tensor& x, const Tensor& codebook) {
   const auto [values, indices] = call<Quantize>(kCuda, "genie::vector_quantize", x, codebook);
-  const bool half = x.scalar_type() == at::kHalf;  // which the CPU kernel doesn't take
-  const auto [expected, expected_indices] =
-      ops::vector_quantize(half ? x.to(at::kFloat) : x, half ? codebook.to(at::kFloat) : codebook);
+  const auto [expected, expected_indices] = ops::vector_quantize(x, codebook);
   EXPECT_TRUE(at::equal(indices, expected_indices)) << indices << expected_indices;
-  EXPECT_TRUE(at::equal(values, expected.to(x.scalar_type())));
+  EXPECT_TRUE(at::allclose(values, expected, 0, 0, /*equal_nan=*/true));
 }
 
 TEST_F(CudaKernelsTest, NearestCodesAreThoseOfTheCpu) {
-  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     expect_same_codes(at::randn({1, 1}).to(dtype), at::randn({1, 1}).to(dtype));
     expect_same_codes(at::randn({33, 32}).to(dtype), at::randn({8, 32}).to(dtype));
     expect_same_codes(at::randn({18, 5}).to(dtype), at::randn({257, 5}).to(dtype));

@@ -15,9 +15,9 @@
 #include "genie/core/memory.h"
 #include "genie/core/random.h"
 #include "genie/data/clip_dataset.h"
+#include "genie/ops/unverified_kernels.h"
 #include "genie/training/checkpoint.h"
 #include "genie/training/checkpoint_writer.h"
-#include "genie/ops/unverified_kernels.h"
 #include "genie/training/device.h"
 #include "genie/training/jepa_phase.h"
 #include "genie/training/module_state.h"
@@ -121,8 +121,8 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   if (training_dtype(config.training, device) != c10::ScalarType::Float && config.training.slow_bfloat16 &&
       hooks.show_progress && processes.first())
     fprintf(stderr, "bfloat16 by training.slow_bfloat16: expect many times the time of float32\n");
-  if (device.is_cuda() && ops::cuda_kernels_compiled() && !ops::cuda_kernels_enabled() && hooks.show_progress &&
-      processes.first())
+  if (device.is_cuda() && ops::cuda_kernels_compiled() && !ops::cuda_kernels_enabled() &&
+      hooks.show_progress && processes.first())
     fprintf(stderr, "%s", kKernelsOff);
   const KeepFreedMemory keep_freed_memory;
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));

@@ -3,7 +3,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
-#include <array>
+#include <csetjmp>
 #include <cstddef>
 #include <memory>
 #include <numeric>
@@ -28,8 +28,9 @@ struct Barrier {
 };
 
 struct Fiber {
-  ucontext_t context{};
-  std::unique_ptr<std::byte[]> stack = std::make_unique<std::byte[]>(stack_bytes);
+  ucontext_t start{};
+  std::jmp_buf place{};  // where it goes on; unlike swapcontext no system call
+  bool started = false;
   const Barrier* waits_at = nullptr;
   uint64_t waits_in = 0;  // the barrier's round it waits for the end of
   bool done = false;
@@ -52,13 +53,6 @@ class Block {
     std::memset(shared_.data(), 0xff, static_cast<size_t>(shared_bytes_));
     std::memset(end_of_shared(), guard, guard_bytes);
     running_ = this;
-    for (Fiber& fiber : fibers_) {
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.get();
-      fiber.context.uc_stack.ss_size = stack_bytes;
-      fiber.context.uc_link = &scheduler_;
-      makecontext(&fiber.context, [] { running_->start(); }, 0);
-    }
     std::vector<unsigned> order(fibers_.size());
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random);
@@ -67,9 +61,8 @@ class Block {
       for (const unsigned thread : order) {
         if (!fibers_[thread].ready()) continue;
         progress = true;
-        fibers_[thread].waits_at = nullptr;
         threadIdx.x = thread;
-        swapcontext(&scheduler_, &fibers_[thread].context);
+        resume(fibers_[thread]);
       }
     }
     for (const Fiber& fiber : fibers_) {
@@ -93,13 +86,40 @@ class Block {
     return result;
   }
 
+  unsigned ballot(bool mine) {
+    const unsigned first = threadIdx.x / warp_size * warp_size;
+    values_[threadIdx.x] = mine ? 1 : 0;
+    wait_for_warp();
+    unsigned bits = 0;
+    for (unsigned lane = 0; lane < warp_size; ++lane)
+      bits |= static_cast<unsigned>(values_[first + lane]) << lane;
+    wait_for_warp();
+    return bits;
+  }
+
   void* shared() { return shared_.data(); }
   static Block* running() { return running_; }
 
  private:
+  /// Runs a thread until it waits or ends.
+  void resume(Fiber& fiber) {
+    fiber.waits_at = nullptr;
+    if (_setjmp(scheduler_) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    static std::vector<std::unique_ptr<std::byte[]>> stacks;  // kept from block to block
+    while (stacks.size() < fibers_.size()) stacks.push_back(std::make_unique<std::byte[]>(stack_bytes));
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = stacks[threadIdx.x].get();
+    fiber.start.uc_stack.ss_size = stack_bytes;
+    makecontext(&fiber.start, [] { running_->start(); }, 0);
+    setcontext(&fiber.start);
+  }
+
   void start() {
     body_();
     fibers_[threadIdx.x].done = true;
+    _longjmp(scheduler_, 1);
   }
 
   void wait(Barrier& barrier) {
@@ -108,10 +128,10 @@ class Block {
       ++barrier.round;
       return;
     }
-    const unsigned thread = threadIdx.x;
-    fibers_[thread].waits_at = &barrier;
-    fibers_[thread].waits_in = barrier.round;
-    swapcontext(&fibers_[thread].context, &scheduler_);
+    Fiber& fiber = fibers_[threadIdx.x];
+    fiber.waits_at = &barrier;
+    fiber.waits_in = barrier.round;
+    if (_setjmp(fiber.place) == 0) _longjmp(scheduler_, 1);
   }
 
   unsigned char* end_of_shared() { return reinterpret_cast<unsigned char*>(shared_.data()) + shared_bytes_; }
@@ -124,7 +144,7 @@ class Block {
   Barrier all_;
   int64_t shared_bytes_;
   std::vector<std::max_align_t> shared_;
-  ucontext_t scheduler_{};
+  std::jmp_buf scheduler_{};
 };
 
 }  // namespace
@@ -149,9 +169,5 @@ void __syncthreads() { genie::emulation::Block::running()->wait_for_block(); }
 void __syncwarp() { genie::emulation::Block::running()->wait_for_warp(); }
 
 unsigned __ballot_sync(unsigned, bool predicate) {
-  unsigned bits = 0;
-  for (int lane = 0; lane < 32; ++lane) {
-    bits |= static_cast<unsigned>(genie::emulation::exchange(predicate ? 1 : 0, lane)) << lane;
-  }
-  return bits;
+  return genie::emulation::Block::running()->ballot(predicate);
 }
