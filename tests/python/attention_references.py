@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 def places(*cpu: torch.dtype, cuda: tuple[torch.dtype, ...] | None = None) -> list[Any]:
-    """Parameters for the fixture `place`: the CPU in these dtypes, CUDA in `cuda`, all four where not given."""
+    """Parameters for the fixture `place`: the CPU in these dtypes, CUDA in `cuda` or all four."""
     everything = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     wanted = [(Place("cpu", dtype), ()) for dtype in cpu]
     wanted += [(Place("cuda", dtype), (pytest.mark.cuda,)) for dtype in (cuda or everything)]
@@ -70,7 +70,7 @@ def assert_same_gradients(
     tolerance: float | None = None,
     device: str = "cpu",
 ) -> None:
-    """Value and every gradient of `function` in `dtype` agree with those of `reference` in float64 on the CPU."""
+    """Value and every gradient of `function` agree with those of `reference` in float64 on the CPU."""
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     ours = [x.detach().to(device, dtype).requires_grad_() for x in inputs]
     exact = [x.detach().cpu().double().requires_grad_() for x in ours]

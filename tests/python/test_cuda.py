@@ -1,4 +1,4 @@
-"""What only a GPU can show of the CUDA kernels. Results beside references: the files of the ops, marked `cuda`."""
+"""What only a GPU can show of the CUDA kernels; the files of the ops compare their results there too."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ constexpr int64_t kMaxGridSide = int64_t{1} << 30;
 /// / 2) wide each, turn with the token's frame, row and column; the rest is left alone. Neighbouring channels
 /// form the pairs while the angles are tiled, as in the published weights; so it isn't norm-preserving.
 ///
-/// `x`: (B, N, ..., d) in float32, bfloat16 or float64, any number of head dimensions. `positions`: token
-/// ids, (N) or (B, N), int64, in a grid of `height` x `width` tokens a frame: frame id / (height width), then
-/// row, then column. Returns the shape of x. Angles are float32, float64 for float64. `transpose` applies the
-/// transposed map, which is the gradient; so every order of derivative is defined.
+/// `x`: (B, N, ..., d) in float32, bfloat16 or float64 (on CUDA float16 too), any number of head dimensions.
+/// `positions`: token ids, (N) or (B, N), int64, in a grid of `height` x `width` tokens a frame: frame id /
+/// (height width), then row, then column. Returns the shape of x. Angles are float32, float64 for float64.
+/// `transpose` applies the transposed map, which is the gradient; so every order of derivative is defined.
 at::Tensor rope_3d(const at::Tensor& x, const at::Tensor& positions, int64_t height, int64_t width,
                    bool transpose = false);
 
