@@ -27,6 +27,7 @@ endif()
 if(GENIE_WITH_CUDA)
   # The architectures are in nvcc_flags.txt, which scripts/check_cuda.sh reads as well.
   file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/nvcc_flags.txt GENIE_NVCC_FLAGS REGEX "^-")
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # as torch: two runtimes would keep two current devices
   set(CMAKE_CUDA_ARCHITECTURES OFF)
   set(CMAKE_CUDA_FLAGS_RELEASE "")
   enable_language(CUDA)
@@ -37,6 +38,9 @@ if(GENIE_WITH_CUDA)
     message(WARNING "torch ${GENIE_TORCH_VERSION} was built with CUDA ${GENIE_TORCH_CUDA}, the CUDA kernels with "
       "${CUDAToolkit_VERSION}")
   endif()
+  # Among torch's libraries, which follow libstdc++ (torch.cmake).
+  target_link_libraries(genie_torch INTERFACE ${GENIE_TORCH_LIB}/libtorch_cuda.so ${GENIE_TORCH_LIB}/libc10_cuda.so
+    CUDA::cudart)
   # The CUDA runtime has to be the one torch loads: that of its wheels, else the toolkit's.
   set(GENIE_CUDA_RPATH "$ORIGIN/../nvidia/cu${CUDAToolkit_VERSION_MAJOR}/lib"
     "${GENIE_TORCH_DIR}/../nvidia/cu${CUDAToolkit_VERSION_MAJOR}/lib" "${CUDAToolkit_LIBRARY_DIR}")
@@ -52,10 +56,8 @@ function(genie_cuda target)
     ${CMAKE_SOURCE_DIR}/csrc/genie/ops/cuda/*.cpp)
   file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*.cu)
   add_library(${target}_cuda OBJECT ${kernels})
-  target_link_libraries(${target}_cuda PRIVATE genie_torch CUDA::cudart)
+  target_link_libraries(${target}_cuda PRIVATE genie_torch)
   target_include_directories(${target}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/csrc)
   target_compile_options(${target}_cuda PRIVATE ${GENIE_NVCC_FLAGS})
   target_sources(${target} PRIVATE ${sources} $<TARGET_OBJECTS:${target}_cuda>)
-  target_link_libraries(${target} PRIVATE CUDA::cudart ${GENIE_TORCH_LIB}/libtorch_cuda.so
-    ${GENIE_TORCH_LIB}/libc10_cuda.so)
 endfunction()
