@@ -1,6 +1,7 @@
 // The CUDA kernels run under emulation on the CPU (cuda_emulation/): results and gradients beside those of
 // the CPU kernels in float64. This shows nothing about a GPU's speed or memory order.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <gtest/gtest.h>
 
