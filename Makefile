@@ -1,6 +1,6 @@
 # `make test` and `make demo` do everything from nothing; both are safe to repeat.
-.PHONY: build test demo bench sanitize format lint clean
-CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu')
+.PHONY: build test demo bench sanitize cuda-check cuda-test format lint clean
+CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 PYTHON_FILES = genie_cpp tests scripts notebooks benchmarks
 
 build:
@@ -23,6 +23,14 @@ sanitize: build
 	  -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python -DGENIE_BUILD_TESTS=ON -DGENIE_WERROR=ON -DGENIE_SANITIZE=ON
 	cmake --build build/sanitize --target genie_file_tests
 	build/sanitize/tests/cpp/genie_file_tests
+
+# The CUDA sources, compiled and linked; nothing of them is run.
+cuda-check: build
+	@bash scripts/check_cuda.sh
+
+# On a machine with a GPU: all that has to pass there before a CUDA kernel may be on by default.
+cuda-test: build
+	@bash scripts/test_cuda.sh
 
 format: build
 	.venv/bin/clang-format -i $(CXX_FILES)

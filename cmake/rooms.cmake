@@ -4,6 +4,7 @@ include(${CMAKE_CURRENT_LIST_DIR}/vector.cmake)
 # compiled once an instruction set.
 function(genie_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "_cuda\\.cpp$|/ops/cuda/")  # those are genie_cuda's
   set(vector_sources ${sources})
   list(FILTER sources EXCLUDE REGEX "_vec\\.cpp$")
   list(FILTER vector_sources INCLUDE REGEX "_vec\\.cpp$")

@@ -4,6 +4,10 @@ They are ordinary torch operations: differentiable, usable under `torch.compile`
 float32, bfloat16 (computed in float32) and float64. The pieces of a block (`norm_linear`,
 `linear_residual`, `norm_mlp_residual`) take float32 and float64 alone and leave autocast to their parts.
 Wrong shapes and values raise ValueError, wrong dtypes TypeError.
+
+The CUDA kernels (float16 as well) were compiled but never run on a GPU, so they are off: an operation
+refuses CUDA tensors, and modules compute with ordinary torch operations, until
+`enable_unverified_cuda_kernels()` is called. `rope_3d` and `rope_register` work on any device.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genie_cpp import _C  # noqa: F401  (registers the operations)
+from genie_cpp import _C  # also registers the operations
 
 __all__ = [
     "area_attention",
+    "cuda_kernels_enabled",
+    "enable_unverified_cuda_kernels",
     "linear_cross_entropy",
     "linear_residual",
     "maskgit_step",
@@ -25,6 +31,20 @@ __all__ = [
     "st_attention",
     "vector_quantize",
 ]
+
+
+def cuda_kernels_enabled() -> bool:
+    """Whether this build has CUDA kernels and they may be used."""
+    return _C.cuda_kernels_compiled() and _C.cuda_kernels_enabled()
+
+
+def enable_unverified_cuda_kernels(enabled: bool = True) -> None:
+    """Turns the CUDA kernels, which nobody has run on a GPU yet, on or off for this process.
+
+    The environment variable GENIE_UNVERIFIED_CUDA_KERNELS=1 does the same, for `genie-train` too. Raises
+    NotImplementedError where this build has none.
+    """
+    _C.enable_unverified_cuda_kernels(enabled)
 
 
 def st_attention(

@@ -110,14 +110,15 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """`name`, or with "auto" a CUDA device where there is one and this build has the kernels for it."""
+    """`name`, or with "auto" a CUDA device where there is one and its kernels are enabled (ops.py)."""
     if name != "auto":
         try:
             return torch.device(name)
         except RuntimeError as error:
             raise GenieError(f"device must be auto, cpu or cuda, got {name!r}") from error
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key("genie::area_attention", "CUDA")
-    return torch.device("cuda" if has_kernel and torch.cuda.is_available() else "cpu")
+    from genie_cpp import ops
+
+    return torch.device("cuda" if ops.cuda_kernels_enabled() and torch.cuda.is_available() else "cpu")
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:

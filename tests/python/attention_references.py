@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+class Place(NamedTuple):
+    """Where and in what an operation computes."""
+
+    device: str
+    dtype: torch.dtype
+
+
+def places(*cpu: torch.dtype, cuda: tuple[torch.dtype, ...] | None = None) -> list[Any]:
+    """Parameters for the fixture `place`: the CPU in these dtypes, CUDA in `cuda` or all four."""
+    everything = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    wanted = [(Place("cpu", dtype), ()) for dtype in cpu]
+    wanted += [(Place("cuda", dtype), (pytest.mark.cuda,)) for dtype in (cuda or everything)]
+    return [
+        pytest.param(place, marks=marks, id=f"{place.device}-{str(place.dtype).split('.')[1]}")
+        for place, marks in wanted
+    ]
+
+
+def cuda_lacks() -> str | None:
+    """Why there is nothing to test on CUDA here; None where there is."""
+    from genie_cpp import _C
+
+    if not torch.cuda.is_available():
+        return "needs an NVIDIA GPU"
+    return None if _C.cuda_kernels_compiled() else "this build has no CUDA kernels"
 
 
 def seed(number: int) -> None:
@@ -28,7 +57,8 @@ def assert_close(
     if actual.numel() == 0:
         return
     scale = max(expected.detach().abs().max().item(), floor)
-    difference = (actual.detach().double() - expected.detach().double()).abs().max().item() / scale
+    exact = expected.detach().double().cpu()
+    difference = (actual.detach().double().cpu() - exact).abs().max().item() / scale
     assert difference <= tolerance, f"{what}: relative difference {difference:.3g} > {tolerance:g}"
 
 
@@ -38,16 +68,17 @@ def assert_same_gradients(
     inputs: list[Tensor],
     dtype: torch.dtype,
     tolerance: float | None = None,
+    device: str = "cpu",
 ) -> None:
-    """Value and every gradient of `function` in `dtype` agree with those of `reference` in float64."""
+    """Value and every gradient of `function` agree with those of `reference` in float64 on the CPU."""
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
-    ours = [x.detach().to(dtype).requires_grad_() for x in inputs]
-    exact = [x.detach().double().requires_grad_() for x in ours]
+    ours = [x.detach().to(device, dtype).requires_grad_() for x in inputs]
+    exact = [x.detach().cpu().double().requires_grad_() for x in ours]
     result, expected = function(*ours), reference(*exact)
     assert result.dtype == dtype
     assert_close(result, expected, tolerance, "value")
     upstream = torch.randn_like(expected)
-    gradients = torch.autograd.grad(result, ours, upstream.to(dtype))
+    gradients = torch.autograd.grad(result, ours, upstream.to(device, dtype))
     exact_gradients = torch.autograd.grad(expected, exact, upstream.to(dtype).double())
     for i, (gradient, exact_gradient) in enumerate(zip(gradients, exact_gradients, strict=True)):
         assert_close(gradient, exact_gradient, tolerance, f"gradient of input {i}")

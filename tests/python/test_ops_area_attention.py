@@ -23,20 +23,22 @@ def draw(total: int, heads: int = 2, channels: int = 12, count: int = 3) -> list
 LENGTHS = [(4, 4), (5, 1, 0, 3, 0), (0,), (1,), (7,), (0, 130, 2), (60, 60)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("place", references.places(torch.float64, torch.float32), indirect=True)
 @pytest.mark.parametrize("channels", [12, 20, 64])
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("causal", [False, True])
-def test_agrees_with_dense_attention(lengths, channels, dtype, causal):
+def test_agrees_with_dense_attention(lengths, channels, place, causal):
     references.seed(1)
     total = sum(lengths)
     cu = offsets(*lengths, dtype=torch.int64 if causal else torch.int32)
     frames = torch.randint(0, 4, (total,)) if causal else None
+    there = [x if x is None else x.to(place.device) for x in (cu, frames)]
     references.assert_same_gradients(
-        lambda q, k, v: op(q, k, v, cu, max(lengths), None, frames),
+        lambda q, k, v: op(q, k, v, there[0], max(lengths), None, there[1]),
         lambda q, k, v: references.area_attention(q, k, v, cu, None, frames),
         draw(total, 2, channels),
-        dtype,
+        place.dtype,
+        device=place.device,
     )
 
 

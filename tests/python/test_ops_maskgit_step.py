@@ -80,13 +80,17 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "place", references.places(torch.float64, cuda=(torch.float64, torch.float32)), indirect=True
+)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("codes", [1, 3, 11, 70])
-def test_agrees_with_the_step_written_out(codes, options):
+def test_agrees_with_the_step_written_out(codes, options, place):
     references.seed(1)
     for num_masked in (0, 3, 7, 100):
-        inputs = draw(3, 10, codes)
-        tokens, mask = op(**inputs, num_masked=num_masked, **options)
+        inputs = draw(3, 10, codes, place.dtype)
+        there = {name: value.to(place.device) for name, value in inputs.items()}
+        tokens, mask = (x.cpu() for x in op(**there, num_masked=num_masked, **options))
         expected_tokens, expected_mask = reference(**inputs, num_masked=num_masked, **options)
         assert torch.equal(mask, expected_mask)
         assert torch.equal(tokens, expected_tokens)

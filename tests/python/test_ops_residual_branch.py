@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attention_references as references
 import pytest
 import torch
 from torch import Tensor
@@ -71,24 +72,28 @@ def inputs(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:
 def with_gradients(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     out = function(*leaves)
-    weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).cos().view(out.shape).to(out.dtype)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).cos().view(out.shape).to(out)
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "place",
+    references.places(torch.float32, torch.float64, cuda=(torch.float32, torch.float64)),
+    indirect=True,
+)
 def test_values_and_gradients_are_those_of_the_parts(
-    name: str, sizes: tuple[int, int, int], dtype: torch.dtype
+    name: str, sizes: tuple[int, int, int], place: references.Place
 ) -> None:
     fused, parts, shapes = CASES[name]
     tensors = inputs(shapes(*sizes), 3)
     exact = with_gradients(parts, tensors)
-    low = [tensor.to(dtype) for tensor in tensors]
+    low = [tensor.to(place.device, place.dtype) for tensor in tensors]
     for mine, torchs, true in zip(with_gradients(fused, low), with_gradients(parts, low), exact, strict=True):
         scale = true.abs().max().clamp_min(1e-30)
-        error, torch_error = ((value.double() - true).abs().max() / scale for value in (mine, torchs))
-        assert error <= 3 * torch_error + (2e-6 if dtype == torch.float32 else 1e-13)
+        error, torch_error = ((x.double().cpu() - true).abs().max() / scale for x in (mine, torchs))
+        assert error <= 3 * torch_error + (2e-6 if place.dtype == torch.float32 else 1e-13)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -24,34 +24,39 @@ def tables(
     return angle.cos(), angle.sin()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+PLACES = references.places(torch.float64, torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
 @pytest.mark.parametrize("channels", [4, 5, 6, 7, 12, 20, 64, 88, 128])
-def test_rope_3d_agrees_with_the_formula(channels, dtype):
+def test_rope_3d_agrees_with_the_formula(channels, place):
     references.seed(1)
     positions = grid_positions(2, 9, 6 * 3 * 5)
     for ids in (positions, positions[0]):
         references.assert_same_gradients(
-            lambda x, ids=ids: rope_3d(x, ids, 3, 5),
+            lambda x, ids=ids: rope_3d(x, ids.to(x.device), 3, 5),
             lambda x, ids=ids: references.rope_3d(x, ids, 3, 5),
             [torch.randn(2, 9, 2, 3, channels, dtype=torch.float64)],
-            dtype,
-            {torch.bfloat16: 1e-2}.get(dtype),
+            place.dtype,
+            {torch.bfloat16: 1e-2}.get(place.dtype),
+            place.device,
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("place", PLACES, indirect=True)
 @pytest.mark.parametrize("channels", [4, 8, 12, 20, 64, 128])
-def test_rope_register_agrees_with_the_formula(channels, dtype):
+def test_rope_register_agrees_with_the_formula(channels, place):
     references.seed(2)
     cos, sin = tables(7, channels)
-    if dtype != torch.float64:
+    if place.dtype != torch.float64:
         cos, sin = cos.float(), sin.float()
     references.assert_same_gradients(
-        lambda x: rope_register(x, cos, sin),
+        lambda x: rope_register(x, cos.to(x.device), sin.to(x.device)),
         lambda x: references.rope_register(x, cos.double(), sin.double()),
         [torch.randn(3, 7, 2, channels, dtype=torch.float64)],
-        dtype,
-        {torch.bfloat16: 1e-2}.get(dtype),
+        place.dtype,
+        {torch.bfloat16: 1e-2}.get(place.dtype),
+        place.device,
     )
 
 

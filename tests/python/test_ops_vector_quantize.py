@@ -17,30 +17,38 @@ def nearest(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     return (distance == distance.min(1, keepdim=True).values).int().argmax(1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+FLOAT32 = references.places(torch.float32, cuda=(torch.float32,))
+
+
+@pytest.mark.parametrize(
+    "place", references.places(torch.float64, torch.float32, torch.bfloat16), indirect=True
+)
 @pytest.mark.parametrize(
     "count,codes,channels", [(1, 1, 1), (130, 8, 32), (49, 257, 5), (100, 1024, 12), (7, 600, 64)]
 )
-def test_finds_the_nearest_code(count, codes, channels, dtype):
+def test_finds_the_nearest_code(count, codes, channels, place):
     references.seed(1)
-    x, codebook = torch.randn(count, channels).to(dtype), torch.randn(codes, channels).to(dtype)
-    quantized, indices = op(x, codebook)
+    x, codebook = torch.randn(count, channels).to(place.dtype), torch.randn(codes, channels).to(place.dtype)
+    quantized, indices = (result.cpu() for result in op(x.to(place.device), codebook.to(place.device)))
     assert torch.equal(indices, nearest(x, codebook))
     assert torch.equal(quantized, codebook[indices])
 
 
-def test_equal_codes_give_the_lowest_index():
+@pytest.mark.parametrize("place", FLOAT32, indirect=True)
+def test_equal_codes_give_the_lowest_index(place):
     references.seed(2)
     codebook = torch.randn(37, 9).repeat(30, 1)
     x = torch.randn(50, 9)
-    assert torch.equal(op(x, codebook)[1], nearest(x, codebook[:37]))
+    indices = op(x.to(place.device), codebook.to(place.device))[1].cpu()
+    assert torch.equal(indices, nearest(x, codebook[:37]))
 
 
-def test_codes_closer_than_float32_arithmetic_are_told_apart():
+@pytest.mark.parametrize("place", FLOAT32, indirect=True)
+def test_codes_closer_than_float32_arithmetic_are_told_apart(place):
     references.seed(3)
     codebook = torch.randn(300, 16) * 1e-4 + 100
     x = torch.randn(64, 16) * 1e-4 + 100
-    assert torch.equal(op(x, codebook)[1], nearest(x, codebook))
+    assert torch.equal(op(x.to(place.device), codebook.to(place.device))[1].cpu(), nearest(x, codebook))
 
 
 def test_a_code_that_is_not_finite_is_never_chosen_and_no_vector_crashes():

@@ -12,7 +12,7 @@ const torch::nn::LayerNormImpl* fusable_norm(const torch::nn::LayerNormImpl& nor
   const bool fits = (dtype == at::kFloat || dtype == at::kDouble) && weight.scalar_type() == dtype &&
                     norm.weight.defined() && norm.weight.scalar_type() == dtype &&
                     ops::has_kernel("genie::norm_linear", x) &&
-                    !(x.is_cpu() && at::autocast::is_autocast_enabled(at::kCPU));
+                    !((x.is_cpu() || x.is_cuda()) && at::autocast::is_autocast_enabled(x.device().type()));
   return fits ? &norm : nullptr;
 }
 

@@ -10,6 +10,7 @@ void bind_data(pybind11::module_& m);
 void bind_inference(pybind11::module_& m);
 void bind_models(pybind11::module_& m);
 void bind_nn(pybind11::module_& m);
+void bind_ops(pybind11::module_& m);
 void bind_training(pybind11::module_& m);
 void bind_vision(pybind11::module_& m);
 

@@ -5,6 +5,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ core of genie_cpp; the package's other modules are the way to use it.";
   genie::python::bind_config(m);
   genie::python::bind_data(m);
+  genie::python::bind_ops(m);
   genie::python::bind_nn(m);
   genie::python::bind_models(m);
   genie::python::bind_vision(m);

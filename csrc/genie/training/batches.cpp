@@ -17,6 +17,11 @@ std::vector<int64_t> numbers(int64_t first, int64_t count) {
   return samples;
 }
 
+/// `batch` on the device. To a GPU it goes from pinned memory, so that nobody waits for the copy.
+at::Tensor sent(const at::Tensor& batch, const c10::Device& device) {
+  return device.is_cuda() ? batch.pin_memory().to(device, /*non_blocking=*/true) : batch.to(device);
+}
+
 class VideoBatches : public Batches {
  public:
   VideoBatches(std::shared_ptr<const data::ClipDataset> clips, const data::LoaderOptions& options,
@@ -28,7 +33,7 @@ class VideoBatches : public Batches {
     const int64_t size = batch.video.size(0) / parts;
     std::vector<Part> result;
     for (int64_t p = 0; p < parts; ++p) {
-      result.push_back({models::to_model_input(batch.video.narrow(0, p * size, size), device_),
+      result.push_back({models::to_model_input(sent(batch.video.narrow(0, p * size, size), device_), device_),
                         numbers(batch.first_sample + p * size, size)});
     }
     return result;
@@ -64,7 +69,7 @@ class CachedBatches : public Batches {
         actions.push_back(std::move(clip.actions));
       }
       result.push_back(
-          {at::Tensor(), samples, at::stack(tokens).to(device_), at::stack(actions).to(device_)});
+          {at::Tensor(), samples, sent(at::stack(tokens), device_), sent(at::stack(actions), device_)});
     }
     ++position_;
     waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -15,6 +15,7 @@
 #include "genie/core/memory.h"
 #include "genie/core/random.h"
 #include "genie/data/clip_dataset.h"
+#include "genie/ops/unverified_kernels.h"
 #include "genie/training/checkpoint.h"
 #include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
@@ -99,6 +100,10 @@ void load_earlier(models::Genie& genie, const std::string& out, const std::strin
   processes.broadcast(tensors);
 }
 
+constexpr const char* kKernelsOff =
+    "the CUDA kernels are off, since none was ever run on a GPU: computing with torch's operations "
+    "(GENIE_UNVERIFIED_CUDA_KERNELS=1 turns them on)\n";
+
 void write_config(const config::Config& config, const std::string& out) {
   replace_text(out + "/config.yaml", config::to_yaml(config, true));
 }
@@ -116,6 +121,9 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   if (training_dtype(config.training, device) != c10::ScalarType::Float && config.training.slow_bfloat16 &&
       hooks.show_progress && processes.first())
     fprintf(stderr, "bfloat16 by training.slow_bfloat16: expect many times the time of float32\n");
+  if (device.is_cuda() && ops::cuda_kernels_compiled() && !ops::cuda_kernels_enabled() &&
+      hooks.show_progress && processes.first())
+    fprintf(stderr, "%s", kKernelsOff);
   const KeepFreedMemory keep_freed_memory;
   if (config.training.num_threads > 0) at::set_num_threads(static_cast<int>(config.training.num_threads));
   // Data errors come before anything is written. Phases with clips of one length share what was opened, so

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/float_check.h"
 
 namespace genie::ops {
 
@@ -19,8 +20,7 @@ void check_area_attention(const at::Tensor& q, const at::Tensor& k, const at::Te
                     q.sym_sizes(), ", ", k.sym_sizes(), " and ", v.sym_sizes());
   TORCH_CHECK_VALUE(q.sym_size(2) > 0, "genie::area_attention: head_dim must be positive");
   const auto dtype = q.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble,
-                   "genie::area_attention: q must be float32, bfloat16 or float64, got ", dtype);
+  check_float("genie::area_attention", "q", q);
   TORCH_CHECK_TYPE(k.scalar_type() == dtype && v.scalar_type() == dtype,
                    "genie::area_attention: q, k and v must have one dtype, got ", dtype, ", ",
                    k.scalar_type(), " and ", v.scalar_type());

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/float_check.h"
 
 namespace genie::ops {
 
@@ -15,9 +16,7 @@ void check_maskgit_step(const at::Tensor& logits, const at::Tensor& tokens, cons
   const char* op = "genie::maskgit_step";
   TORCH_CHECK_VALUE(logits.dim() == 3 && logits.sym_size(2) >= 1, op,
                     ": logits must be (B, N, K) with at least one code, got ", logits.sym_sizes());
-  const auto type = logits.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kBFloat16 || type == at::kDouble, op,
-                   ": logits must be float32, bfloat16 or float64, got ", type);
+  check_float(op, "logits", logits);
   const auto is_position = [&](const at::Tensor& x) {
     return x.dim() == 2 && x.sym_size(0) == logits.sym_size(0) && x.sym_size(1) == logits.sym_size(1);
   };

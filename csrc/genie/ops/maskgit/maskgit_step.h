@@ -21,12 +21,12 @@ struct MaskgitOptions {
 /// code for each masked position, keeps the most confident draws and leaves `num_masked` positions of each
 /// sample masked.
 ///
-/// `logits`: (B, N, K) in float32, bfloat16 or float64. `tokens`: (B, N) int64. `mask`: (B, N) bool, true
-/// where masked. `sample_noise`, `confidence_noise`: (B, N), float32 or float64, uniform in [0, 1). A code is
-/// drawn by the inverse of its cumulative probability at `sample_noise`, in the order of the codes. The
-/// confidence is the model's probability of the drawn code (softmax of the logits themselves, so that it
-/// ranks at temperature 0 too); among equals the first position is kept. A sample with no more than
-/// `num_masked` masked positions stays as it is.
+/// `logits`: (B, N, K) in float32, bfloat16 or float64 (on CUDA float16 too). `tokens`: (B, N) int64. `mask`:
+/// (B, N) bool, true where masked. `sample_noise`, `confidence_noise`: (B, N), float32 or float64, uniform in
+/// [0, 1). A code is drawn by the inverse of its cumulative probability at `sample_noise`, in the order of
+/// the codes. The confidence is the model's probability of the drawn code (softmax of the logits themselves,
+/// so that it ranks at temperature 0 too); among equals the first position is kept. A sample with no more
+/// than `num_masked` masked positions stays as it is.
 ///
 /// Returns new (tokens, mask); positions that were not masked keep their token. Nothing has a gradient.
 /// Raises ValueError for shapes and ranges, and for a masked position whose logits hold NaN, +inf, or nothing

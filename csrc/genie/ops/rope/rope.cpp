@@ -4,15 +4,14 @@
 #include <torch/library.h>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/float_check.h"
 
 namespace genie::ops {
 namespace {
 
 void check_input(const char* op, const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() >= 3, op, ": x must be (B, N, ..., head_dim), got ", x.sym_sizes());
-  const auto dtype = x.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble, op,
-                   ": x must be float32, bfloat16 or float64, got ", dtype);
+  check_float(op, "x", x);
 }
 
 }  // namespace
@@ -51,6 +50,15 @@ void check_rope_register(const at::Tensor& x, const at::Tensor& cos, const at::T
                    sin.scalar_type());
   TORCH_CHECK_VALUE(cos.device() == x.device() && sin.device() == x.device(), op, ": x is on ", x.device(),
                     ", the tables on ", cos.device(), " and ", sin.device());
+}
+
+at::Tensor dense_tokens(const at::Tensor& x) {
+  int64_t expected = 1;
+  for (int64_t i = x.dim() - 1; i >= 2; --i) {
+    if (x.size(i) != 1 && x.stride(i) != expected) return x.contiguous();
+    expected *= x.size(i);
+  }
+  return x;
 }
 
 namespace {

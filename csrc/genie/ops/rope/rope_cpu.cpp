@@ -11,16 +11,6 @@ constinit CpuKernel<void(const RopeTask&, const void*, const void*)> rotate_regi
 
 namespace {
 
-/// x with each token's heads and channels side by side: x itself where it is a slice of a projection.
-at::Tensor dense_tokens(const at::Tensor& x) {
-  int64_t expected = 1;
-  for (int64_t i = x.dim() - 1; i >= 2; --i) {
-    if (x.size(i) != 1 && x.stride(i) != expected) return x.contiguous();
-    expected *= x.size(i);
-  }
-  return x;
-}
-
 RopeTask make_task(const at::Tensor& x, const at::Tensor& out, bool transpose) {
   const int64_t channels = x.size(-1), tokens = x.size(0) * x.size(1);
   return {.dtype = x.scalar_type(),

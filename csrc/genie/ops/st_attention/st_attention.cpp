@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/float_check.h"
 
 namespace genie::ops {
 
@@ -16,9 +17,7 @@ void check_st_attention(const at::Tensor& qkv, std::string_view axis) {
                     "genie::st_attention: qkv must be (B, T, N, 3, heads, head_dim), got ", qkv.sym_sizes());
   TORCH_CHECK_VALUE(qkv.sym_size(5) > 0, "genie::st_attention: head_dim must be positive, got qkv of ",
                     qkv.sym_sizes());
-  const auto dtype = qkv.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble,
-                   "genie::st_attention: qkv must be float32, bfloat16 or float64, got ", dtype);
+  check_float("genie::st_attention", "qkv", qkv);
 }
 
 namespace {

@@ -2,10 +2,12 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_add.h>
+#include <ATen/ops/index_put.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/float_check.h"
 
 namespace genie::ops {
 
@@ -18,8 +20,7 @@ void check_vector_quantize(const at::Tensor& x, const at::Tensor& codebook) {
       "genie::vector_quantize: the codebook must hold at least one code of at least one channel, got ",
       codebook.sym_sizes());
   const auto dtype = x.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble,
-                   "genie::vector_quantize: x must be float32, bfloat16 or float64, got ", dtype);
+  check_float("genie::vector_quantize", "x", x);
   TORCH_CHECK_TYPE(codebook.scalar_type() == dtype, "genie::vector_quantize: x is ", dtype, ", the codebook ",
                    codebook.scalar_type());
   TORCH_CHECK_VALUE(codebook.device() == x.device(), "genie::vector_quantize: x is on ", x.device(),
@@ -57,11 +58,15 @@ class VectorQuantize : public torch::autograd::Function<VectorQuantize> {
                                                  const torch::autograd::variable_list& grads) {
     const auto& grad = grads[0];
     if (!grad.defined() || !context->needs_input_grad(1)) return {{}, {}};
-    const auto wide = grad.scalar_type() == at::kBFloat16 ? grad.to(at::kFloat) : grad;
+    const bool narrow = grad.scalar_type() == at::kBFloat16 || grad.scalar_type() == at::kHalf;
+    const auto wide = narrow ? grad.to(at::kFloat) : grad;
     const auto zeros = at::zeros_symint(
         {context->saved_data["codes"].toSymInt(), context->saved_data["channels"].toSymInt()},
         wide.options());
-    const auto sums = zeros.index_add(0, context->get_saved_variables()[0], wide);
+    const auto indices = context->get_saved_variables()[0];
+    // On CUDA index_add adds in any order, while index_put sorts first.
+    const auto sums = grad.is_cuda() ? zeros.index_put({indices}, wide, /*accumulate=*/true)
+                                     : zeros.index_add(0, indices, wide);
     return {{}, sums.to(grad.scalar_type())};
   }
 };
