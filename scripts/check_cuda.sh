@@ -38,7 +38,7 @@ PYTHON
 # Those a CUDA build of the library has beyond a CPU build, and what they need of the ops' common part.
 sources() {
   find csrc/genie/ops -name '*.cu' -printf '%s %p\n' | sort -rn | cut -d' ' -f2 # the longest first
-  find csrc/genie/ops -name '*.cpp' -not -name '*_cpu.cpp' -not -name '*_vec.cpp' -not -path '*/cpu/*' \
+  find csrc/genie/ops -name '*.cpp' -not -name '*_cpu.cpp' -not -name '*_vec.cpp' \
     -not -path '*/past_attention/*' -not -path '*/sequence_attention/*' | sort
 }
 
