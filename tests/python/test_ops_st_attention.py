@@ -12,7 +12,8 @@ import genie_cpp  # noqa: F401  (registers the ops)
 
 op = torch.ops.genie.st_attention
 
-# (B, T, N, heads, head_dim): one frame, one position, one token, head widths off the vector width, long axes.
+# (B, T, N, heads, head_dim): one frame, one position, one token, head widths off the vector width, long axes,
+# and lengths on both sides of where the CPU's kernel for short sequences ends.
 SIZES = [
     (2, 3, 5, 2, 12),
     (1, 1, 7, 1, 16),
@@ -22,6 +23,8 @@ SIZES = [
     (1, 2, 130, 2, 40),
     (2, 16, 9, 4, 64),
     (1, 2, 3, 1, 128),
+    (2, 31, 32, 3, 16),
+    (1, 33, 2, 5, 32),
 ]
 FLAGS = list(itertools.product(["space", "time"], [False, True], [False, True]))
 
@@ -46,7 +49,7 @@ def test_agrees_with_dense_attention(size, axis, causal, qk_norm, place):
 
 
 @pytest.mark.parametrize("place", references.places(torch.float64), indirect=True)
-@pytest.mark.parametrize("scale", [0.0, 0.3, -0.5])
+@pytest.mark.parametrize("scale", [0.0, 0.3, -0.5, 9.0])
 def test_scale_is_honoured(scale, place):
     references.seed(2)
     references.assert_same_gradients(
@@ -96,6 +99,18 @@ def test_later_frames_do_not_change_earlier_ones_by_a_bit():
     before, after = op(qkv, "time", True, True), op(changed, "time", True, True)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+@pytest.mark.parametrize("frames", [16, 40])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_not_a_number_reaches_those_alone_that_see_it(frames, qk_norm):
+    references.seed(9)
+    qkv = draw((1, frames, 3, 2, 16), torch.float32)
+    qkv[0, 5, 1, 1, 0, 3] = float("nan")  # a key of frame 5, position 1, head 0
+    nan = op(qkv, "time", True, qk_norm).unflatten(-1, (2, 16)).isnan()
+    assert nan[0, 5:, 1, 0].all()
+    nan[0, 5:, 1, 0] = False
+    assert not nan.any()
 
 
 @pytest.mark.parametrize("size", [(0, 3, 4, 2, 8), (2, 0, 4, 2, 8), (2, 3, 0, 2, 8), (2, 3, 4, 0, 8)])
