@@ -57,6 +57,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "areas by frame": area(True),
     "rope": (rope, [(2, 40, 4, 32)]),
     "codes": (lambda codes: ops.vector_quantize(codes[:50] + 0.1, codes)[0], [(300, 16)]),
+    "cross entropy": (
+        lambda x, w, b: ops.linear_cross_entropy(x, w, b, torch.arange(len(x), device=x.device) % len(w))[0],
+        [(300, 16), (37, 16), (37,)],
+    ),
     "norm_linear": (
         lambda x, nw, nb, w, b: ops.norm_linear(x, nw, nb, 1e-5, w, b),
         [(2, 50, 32), (32,), (32,), (48, 32), (48,)],
