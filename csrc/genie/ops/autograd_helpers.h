@@ -40,15 +40,18 @@ class RefuseDerivative : public torch::autograd::Function<RefuseDerivative> {
   }
 };
 
+/// Whether anybody may ask for derivatives by one of these.
+inline bool differentiated(at::TensorList inputs) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const auto& input : inputs) {
+    if (input.defined() && input.requires_grad()) return true;
+  }
+  return false;
+}
+
 /// Makes a result of a backward op fail with a clear message should somebody differentiate it once more.
 inline at::Tensor once_differentiable(const char* op, const at::Tensor& result, at::TensorList inputs) {
-  if (!at::GradMode::is_enabled()) return result;
-  for (const auto& input : inputs) {
-    if (input.defined() && input.requires_grad()) {
-      return RefuseDerivative::apply(result, inputs, std::string(op));
-    }
-  }
-  return result;
+  return differentiated(inputs) ? RefuseDerivative::apply(result, inputs, std::string(op)) : result;
 }
 
 /// Turns autocast off while an autocast kernel calls its op.

@@ -67,9 +67,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
 
 Sums autograd(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
               const at::Tensor& targets, double smoothing) {
-  const bool differentiated = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() ||
-                                                             (bias && bias->requires_grad()));
-  if (differentiated) {
+  if (differentiated({x, weight, bias.value_or(at::Tensor())})) {
     const auto results = LinearCrossEntropy::apply(x, weight, bias, targets, smoothing);
     return {results[0], results[1]};
   }

@@ -1,7 +1,6 @@
 #include "genie/ops/linear_cross_entropy/softmax_gradient.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>
@@ -9,15 +8,13 @@
 #include <limits>
 #include <vector>
 
+#include "genie/ops/cpu/reduce_vec.h"
+
 namespace genie::ops {
 inline namespace CPU_CAPABILITY {
 namespace {
 
 using Vec = at::vec::Vectorized<float>;
-
-float sum_of(Vec vector) {
-  return at::vec::vec_reduce_all<float>([](auto a, auto b) { return a + b; }, vector);
-}
 
 /// Calls body(first class, lanes) for each vector of a row.
 template <class Body>
@@ -42,8 +39,7 @@ void add_row(const SoftmaxRows& task, int64_t row, SoftmaxSums& sums) {
     greatest = at::vec::maximum(greatest, load(logits + c, lanes, lowest));
     if (task.smoothing > 0) all = all + load(logits + c, lanes, 0);
   });
-  const float largest =
-      at::vec::vec_reduce_all<float>([](auto a, auto b) { return at::vec::maximum(a, b); }, greatest);
+  const float largest = largest_of(greatest);
   // A sum of sums of few: float32's rounding grows with the number of terms.
   constexpr int64_t few = 64 * Vec::size();
   double total = 0;

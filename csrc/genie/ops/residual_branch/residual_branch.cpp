@@ -164,14 +164,6 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
   }
 };
 
-bool differentiated(at::TensorList inputs) {
-  if (!at::GradMode::is_enabled()) return false;
-  for (const auto& input : inputs) {
-    if (input.requires_grad()) return true;
-  }
-  return false;
-}
-
 at::Tensor norm_linear_autograd(const at::Tensor& x, const at::Tensor& norm_weight,
                                 const at::Tensor& norm_bias, double eps, const at::Tensor& weight,
                                 const OptionalTensor& bias) {

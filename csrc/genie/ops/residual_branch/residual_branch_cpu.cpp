@@ -8,6 +8,7 @@
 
 #include "genie/ops/residual_branch/checks.h"
 #include "genie/ops/residual_branch/gelu.h"
+#include "genie/ops/residual_branch/parts.h"
 
 namespace genie::ops {
 
@@ -21,17 +22,6 @@ using OptionalTensor = std::optional<at::Tensor>;
 /// Rows done at a time, so that no intermediate result is larger than 16 MB. Fewer would stay nearer to the
 /// processor, but the gradients of the weights, sums over these rows, then run a third slower.
 int64_t rows_at_once(int64_t width) { return std::clamp<int64_t>((1 << 22) / width, 256, 65536); }
-
-at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
-
-struct Normalized {
-  at::Tensor value, mean, rstd;
-};
-
-Normalized normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  const auto [value, mean, rstd] = at::native_layer_norm(x, {x.size(1)}, weight, bias, eps);
-  return {value, mean, rstd};
-}
 
 /// The backward pass of linear(layer_norm(x)), a piece of the rows at a time. The bias of the linear map is
 /// left to the caller.
@@ -135,10 +125,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_line
 at::Tensor linear_residual_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
                                const at::Tensor& residual) {
   check_linear_residual(x, weight, bias, residual);
-  const at::Tensor start = residual.contiguous();
-  const at::Tensor out = bias ? start + *bias : start.clone();
-  out.view({-1, weight.size(0)}).addmm_(as_rows(x), weight.t());
-  return out;
+  return add_linear(residual, x, weight, bias);
 }
 
 std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, const at::Tensor& norm_weight,

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
 #include <ATen/ops/sum.h>
 #include <torch/library.h>
@@ -17,23 +16,13 @@
 #include "genie/ops/cuda/launch.cuh"
 #include "genie/ops/residual_branch/checks.h"
 #include "genie/ops/residual_branch/gelu.cuh"
+#include "genie/ops/residual_branch/parts.h"
 #include "genie/ops/unverified_kernels.h"
 
 namespace genie::ops {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
-
-at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}).contiguous(); }
-
-struct Normalized {
-  at::Tensor value, mean, rstd;
-};
-
-Normalized normalize(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  const auto [value, mean, rstd] = at::native_layer_norm(x, {x.size(1)}, weight, bias, eps);
-  return {value, mean, rstd};
-}
 
 struct NormLinearGradients {
   at::Tensor to_x, to_norm_weight, to_norm_bias, to_weight, to_bias;
@@ -105,10 +94,7 @@ at::Tensor linear_residual_cuda(const at::Tensor& x, const at::Tensor& weight, c
   check_cuda_kernels_enabled("genie::linear_residual");
   check_linear_residual(x, weight, bias, residual);
   const c10::cuda::CUDAGuard on_device(x.device());
-  const at::Tensor start = residual.contiguous();
-  const at::Tensor out = bias ? start + *bias : start.clone();
-  out.view({-1, weight.size(0)}).addmm_(as_rows(x), weight.t());
-  return out;
+  return add_linear(residual, x, weight, bias);
 }
 
 std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cuda(const at::Tensor& x_, const at::Tensor& norm_weight,

@@ -3,7 +3,6 @@
 // Rows of one head: gathered into a dense matrix, normalised, softmaxed. Only for *_vec.cpp files.
 
 #include <ATen/OpMathType.h>
-#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
 #include <cmath>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "genie/ops/cpu/micro_gemm.h"
+#include "genie/ops/cpu/reduce_vec.h"
 #include "genie/ops/sequence_attention/sequence_attention.h"
 
 namespace genie::ops {
@@ -31,11 +31,6 @@ struct Scratch {
   }
   Acc* row(int64_t i) { return storage.data() + i * stride; }
 };
-
-template <class Acc>
-Acc sum_of(at::vec::Vectorized<Acc> vector) {
-  return at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return a + b; }, vector);
-}
 
 /// Copies a row of `vectors` whole vectors; with `norm` its LayerNorm, of which 1/std is returned.
 template <class Acc, int vectors>
@@ -202,7 +197,7 @@ Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale, bool boun
     for (int64_t j = 0; j < whole; j += Vec::size()) {
       largest = at::vec::maximum(largest, Vec::loadu(row + j) * Vec(scale));
     }
-    shift = Vec(at::vec::vec_reduce_all<Acc>([](auto a, auto b) { return at::vec::maximum(a, b); }, largest));
+    shift = Vec(largest_of(largest));
   }
   Vec total(Acc(0));
   for (int64_t j = 0; j < whole; j += Vec::size()) {
