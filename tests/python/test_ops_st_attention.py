@@ -113,6 +113,20 @@ def test_not_a_number_reaches_those_alone_that_see_it(frames, qk_norm):
     assert not nan.any()
 
 
+@pytest.mark.parametrize("size", [(1, 16, 3, 2, 32), (1, 50, 3, 2, 32)])
+@pytest.mark.parametrize("scale", [0.3, -0.3])
+def test_scores_of_any_size_pick_their_largest(size, scale):
+    """Rounding of scores about 1e11 is thousands: it must neither overflow exponentials nor lose all of them."""
+    references.seed(12)
+    qkv = draw(size, torch.float32)
+    qkv[..., :2, :, :] *= 1e5
+    expected = references.st_attention(qkv.double(), "time", True, False, scale)
+    difference = (op(qkv, "time", True, False, scale) - expected).abs().max()
+    assert difference <= 1e-6
+    (gradient,) = torch.autograd.grad(op(qkv.requires_grad_(), "time", True, False, scale).sum(), qkv)
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("size", [(0, 3, 4, 2, 8), (2, 0, 4, 2, 8), (2, 3, 0, 2, 8), (2, 3, 4, 0, 8)])
 @pytest.mark.parametrize("axis", ["space", "time"])
 def test_empty_inputs_give_empty_outputs(size, axis):

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "genie/ops/cpu/exp2_vec.h"
 #include "genie/ops/cpu/reduce_vec.h"
 
 namespace genie::ops {
@@ -46,7 +47,8 @@ void add_row(const SoftmaxRows& task, int64_t row, SoftmaxSums& sums) {
   for (int64_t first = 0; first < task.classes; first += few) {
     Vec exponentials(0.0F);
     for_vectors(std::min(few, task.classes - first), [&](int64_t c, int lanes) {
-      const Vec value = (load(logits + first + c, lanes, lowest) - Vec(largest)).exp_u20();
+      const Vec value = exp2_to_127((load(logits + first + c, lanes, lowest) - Vec(largest)) *
+                                    Vec(static_cast<float>(log2_of_e)));
       if (task.gradient) value.store(logits + first + c, lanes);
       exponentials = exponentials + value;
     });

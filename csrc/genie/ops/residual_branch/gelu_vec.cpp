@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "genie/ops/cpu/exp2_vec.h"
 #include "genie/ops/residual_branch/gelu.h"
 
 namespace genie::ops {
@@ -23,7 +24,7 @@ std::pair<Vec, Vec> normal_cdf(Vec x) {
   sum = at::vec::fmadd(t, sum, Vec(1.421413741F));
   sum = at::vec::fmadd(t, sum, Vec(-0.284496736F));
   sum = at::vec::fmadd(t, sum, Vec(0.254829592F));
-  const Vec bell = (x * x * Vec(-0.5F)).exp_u20();
+  const Vec bell = exp2_to_127(x * x * Vec(static_cast<float>(-0.5 * log2_of_e)));
   const Vec tail = Vec(0.5F) * t * sum * bell;
   return {Vec::blendv(one - tail, tail, x < zero), bell};
 }

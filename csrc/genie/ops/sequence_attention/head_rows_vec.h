@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "genie/ops/cpu/exp2_vec.h"
 #include "genie/ops/cpu/micro_gemm.h"
 #include "genie/ops/cpu/reduce_vec.h"
 #include "genie/ops/sequence_attention/sequence_attention.h"
@@ -29,12 +30,24 @@ struct Scratch {
     stride = round_up(columns, panel_width<Acc>());
     storage.resize(static_cast<size_t>(rows * stride));
   }
+  /// Rows whose distance is a power of two would share few sets of the first cache, so that walking down a
+  /// column of them finds none there: these lie a panel further apart.
+  void resize_for_columns(int64_t rows, int64_t columns) { resize(rows, columns + panel_width<Acc>()); }
   Acc* row(int64_t i) { return storage.data() + i * stride; }
 };
 
+/// Asks for `bytes` of a tensor's row, which lies where the processor doesn't expect it.
+template <bool to_write>
+void ask_for(const void* row, int64_t bytes) {
+  constexpr int64_t cache_line = 64;
+  for (int64_t byte = 0; byte < bytes; byte += cache_line) {
+    __builtin_prefetch(static_cast<const char*>(row) + byte, to_write ? 1 : 0, 2);
+  }
+}
+
 /// Copies a row of `vectors` whole vectors; with `norm` its LayerNorm, of which 1/std is returned.
 template <class Acc, int vectors>
-Acc copy_whole(const Acc* from, Acc* to, bool norm) {
+C10_ALWAYS_INLINE Acc copy_whole(const Acc* from, Acc* to, bool norm) {
   using Vec = at::vec::Vectorized<Acc>;
   constexpr auto channels = static_cast<Acc>(vectors * Vec::size());
   Vec value[vectors];
@@ -103,9 +116,12 @@ void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& o
   const T* base = static_cast<const T*>(source.data) + block.first_head * source.head_stride;
   out.resize(block.heads * block.count, channels);
   if (inverse_std) inverse_std->resize(static_cast<size_t>(block.heads * block.count));
+  constexpr int64_t ahead = 12;
+  const int64_t bytes = block.heads * channels * static_cast<int64_t>(sizeof(T));
   const auto copy_rows = [&](const auto& copy) {
     for (int64_t i = 0; i < block.count; ++i) {
       const T* from = base + block.rows[i] * source.row_stride;
+      if (i + ahead < block.count) ask_for<false>(base + block.rows[i + ahead] * source.row_stride, bytes);
       for (int64_t h = 0; h < block.heads; ++h, from += source.head_stride) {
         const int64_t row = h * block.count + i;
         const Acc inverse = copy(from, out.row(row));
@@ -138,9 +154,12 @@ void scatter(Scratch<Acc>& values, int64_t top, const Acc* factor, HeadRows<void
              const HeadBlock& block) {
   using Vec = at::vec::Vectorized<Acc>;
   const int64_t channels = block.channels;
+  constexpr int64_t ahead = 8;
+  const int64_t bytes = block.heads * channels * static_cast<int64_t>(sizeof(T));
   T* base = static_cast<T*>(target.data) + block.first_head * target.head_stride;
   for (int64_t i = 0; i < block.count; ++i) {
     T* to = base + block.rows[i] * target.row_stride;
+    if (i + ahead < block.count) ask_for<true>(base + block.rows[i + ahead] * target.row_stride, bytes);
     for (int64_t h = 0; h < block.heads; ++h, to += target.head_stride) {
       const int64_t row = top + h * block.count + i;
       const Acc* from = values.row(row);
@@ -180,38 +199,59 @@ void normalize_backward(Scratch<Acc>& normalized, const std::vector<Acc>& invers
   }
 }
 
+/// exp(scale score - shift) of scores, with the shift taken from them before they are scaled: the largest
+/// then gives exactly 1 however large it is. (Of a rounded product, a fused multiply-add would leave the
+/// rounding, which has no bound.)
+template <class Acc>
+struct ScaledExponential {
+  using Vec = at::vec::Vectorized<Acc>;
+
+  explicit ScaledExponential(Acc scale)
+      : sign(scale < 0 ? Acc(-1) : Acc(1)), factor(std::abs(scale) * static_cast<Acc>(log2_of_e)) {}
+  /// What the shift is the largest of.
+  Vec rank(Vec score) const { return score * sign; }
+  Vec operator()(Vec score, Vec shift) const {
+    return exp2_to_127(at::vec::fmsub(score, sign, shift) * factor);
+  }
+
+  Vec sign, factor;
+};
+
 /// row[j] = exp(scale row[j] - shift) for the first `visible` scores and 0 for the others up to `padded` (a
 /// whole number of vectors). Returns the sum. The shift is the largest, or 0 where the scores are `bounded`,
-/// so that their exponentials need none.
+/// so that their exponentials need none. `meanwhile(j, vector)` sees each vector of exponentials.
 template <class Acc>
-Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale, bool bounded) {
+Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale, bool bounded, const auto& meanwhile) {
   using Vec = at::vec::Vectorized<Acc>;
-  constexpr Acc lowest = -std::numeric_limits<Acc>::infinity();
+  const ScaledExponential<Acc> exponential(scale);
   const int64_t whole = visible / Vec::size() * Vec::size();
   const int64_t covered = round_up(visible, Vec::size());
-  const Vec last = Vec::blendv(Vec(lowest), Vec::loadu(row + covered - Vec::size()) * Vec(scale),
-                               Vec::arange(Acc(0), Acc(1)) < Vec(static_cast<Acc>(visible - whole)));
+  const Vec last = Vec::loadu(row + covered - Vec::size());
+  const Vec is_visible = Vec::arange(Acc(0), Acc(1)) < Vec(static_cast<Acc>(visible - whole));
   Vec shift(Acc(0));
   if (!bounded) {
-    Vec largest = covered > whole ? last : Vec(lowest);
+    Vec largest(-std::numeric_limits<Acc>::infinity());
+    if (covered > whole) largest = Vec::blendv(largest, exponential.rank(last), is_visible);
     for (int64_t j = 0; j < whole; j += Vec::size()) {
-      largest = at::vec::maximum(largest, Vec::loadu(row + j) * Vec(scale));
+      largest = at::vec::maximum(largest, exponential.rank(Vec::loadu(row + j)));
     }
     shift = Vec(largest_of(largest));
   }
   Vec total(Acc(0));
-  for (int64_t j = 0; j < whole; j += Vec::size()) {
-    const Vec value = (Vec::loadu(row + j) * Vec(scale) - shift).exp_u20();
+  const auto keep = [&](int64_t j, Vec value) {
     value.store(row + j);
+    meanwhile(j, value);
     total = total + value;
-  }
-  if (covered > whole) {
-    const Vec value = (last - shift).exp_u20();
-    value.store(row + whole);
-    total = total + value;
-  }
+  };
+  for (int64_t j = 0; j < whole; j += Vec::size()) keep(j, exponential(Vec::loadu(row + j), shift));
+  if (covered > whole) keep(whole, Vec::blendv(Vec(Acc(0)), exponential(last, shift), is_visible));
   for (int64_t j = covered; j < padded; j += Vec::size()) Vec(Acc(0)).store(row + j);
   return sum_of(total);
+}
+
+template <class Acc>
+Acc exponentials(Acc* row, int64_t visible, int64_t padded, Acc scale, bool bounded) {
+  return exponentials(row, visible, padded, scale, bounded, [](auto...) {});
 }
 
 /// Whether scale q k cannot grow so large that exponentials need a shift: normalised rows have at most the

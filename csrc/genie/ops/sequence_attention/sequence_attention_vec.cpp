@@ -66,16 +66,13 @@ class RowsAhead {
 
   /// `done` of `all` parts of the present work are done.
   void fetch(int64_t done, int64_t all) {
-    constexpr int64_t cache_line = 64;
     const auto sources = std::ssize(sources_);
     const int64_t until = next_.count * sources * done / all, bytes = row_bytes(next_);
     for (; asked_ < until; ++asked_) {
       const auto& source = sources_[static_cast<size_t>(asked_ % sources)];
-      const T* row = static_cast<const T*>(source.data) + next_.first_head * source.head_stride +
-                     next_.rows[asked_ / sources] * source.row_stride;
-      for (int64_t byte = 0; byte < bytes; byte += cache_line) {
-        __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, 2);
-      }
+      ask_for<false>(static_cast<const T*>(source.data) + next_.first_head * source.head_stride +
+                         next_.rows[asked_ / sources] * source.row_stride,
+                     bytes);
     }
   }
 
@@ -167,7 +164,7 @@ class Forward {
     pack_transposed(k_.row(top), k_.stride, channels, length, k_panels_.data());
     pack(v_.row(top), v_.stride, length, channels, v_panels_.data());
     const int64_t block = block_rows(task_, length);
-    scores_.resize(block, length);
+    scores_.resize_for_columns(block, length);
     for (int64_t begin = 0; begin < length; begin += block) {
       const int64_t count = std::min(block, length - begin);
       const int64_t reach = limits ? limits[begin + count - 1] : length;
@@ -259,8 +256,8 @@ class Backward {
     std::fill_n(grad_k_.row(top), length * grad_k_.stride, Acc(0));
     std::fill_n(grad_v_.row(top), length * grad_v_.stride, Acc(0));
     const int64_t block = block_rows(task_, length);
-    weights_.resize(block, length);
-    grad_scores_.resize(block, length);
+    weights_.resize_for_columns(block, length);
+    grad_scores_.resize_for_columns(block, length);
     for (int64_t begin = 0; begin < length; begin += block) {
       const int64_t count = std::min(block, length - begin);
       const int64_t reach = limits ? limits[begin + count - 1] : length;
@@ -281,9 +278,10 @@ class Backward {
     }
   }
 
-  /// The attention weights of the block's rows, and the gradient by the scores before the softmax. `limits`
-  /// are the block's; without them every row sees `reach` elements.
-  void differentiate_scores(const Acc* q, const Acc* grad_out, int64_t count, int64_t reach,
+  /// The exponentials of the block's scores, and the gradient by the scores before the softmax. `grad_out` is
+  /// divided by the exponentials' sums afterwards, so that they need not be. `limits` are the block's;
+  /// without them every row sees `reach` elements.
+  void differentiate_scores(const Acc* q, Acc* grad_out, int64_t count, int64_t reach,
                             const int64_t* limits) {
     using Vec = at::vec::Vectorized<Acc>;
     const int64_t channels = task_.head_dim;
@@ -293,19 +291,20 @@ class Backward {
     gemm<Acc>(count, reach, channels, {grad_out, grad_out_.stride, 1},
               in_panels(v_transposed_.data(), channels), grad_scores_.row(0), grad_scores_.stride);
     const int64_t padded = round_up(reach, Vec::size());
-    for (int64_t i = 0; i < count; ++i) {
-      Acc* weight = weights_.row(i);
+    for (int64_t i = 0; i < count; ++i, grad_out += grad_out_.stride) {
+      const Acc* weight = weights_.row(i);
       Acc* grad = grad_scores_.row(i);
-      const Vec inverse(Acc(1) / exponentials(weight, limits ? limits[i] : reach, padded, scale, bounded_));
       Vec projection(Acc(0));
+      const Acc sum = exponentials(weights_.row(i), limits ? limits[i] : reach, padded, scale, bounded_,
+                                   [&](int64_t j, Vec value) {
+                                     projection = at::vec::fmadd(value, Vec::loadu(grad + j), projection);
+                                   });
+      const Vec inverse(Acc(1) / sum), mean(sum_of(projection) / sum), factor(scale / sum);
       for (int64_t j = 0; j < padded; j += Vec::size()) {
-        const Vec value = Vec::loadu(weight + j) * inverse;
-        value.store(weight + j);
-        projection = at::vec::fmadd(value, Vec::loadu(grad + j), projection);
+        (Vec::loadu(weight + j) * factor * (Vec::loadu(grad + j) - mean)).store(grad + j);
       }
-      const Vec mean(sum_of(projection));
-      for (int64_t j = 0; j < padded; j += Vec::size()) {
-        (Vec::loadu(weight + j) * (Vec::loadu(grad + j) - mean) * Vec(scale)).store(grad + j);
+      for (int64_t c = 0; c < grad_out_.stride; c += Vec::size()) {
+        (Vec::loadu(grad_out + c) * inverse).store(grad_out + c);
       }
     }
   }

@@ -94,6 +94,7 @@ class ShortAttention {
     gemm<Acc>(length, length, channels_, {k, stride, 1}, in_panels(panels_.data(), channels_),
               weights_.row(0), weights_.stride);
     pause();
+    const ScaledExponential<Acc> exponential(scale_);
     const int64_t padded = round_up(length, Vec::size());
     limits_.assign(static_cast<size_t>(padded), static_cast<Acc>(length));
     if (limits) std::copy_n(limits, length, limits_.begin());
@@ -107,14 +108,14 @@ class ShortAttention {
         constexpr Acc lowest = -std::numeric_limits<Acc>::infinity();
         shift = Vec(lowest);
         for (int64_t j = 0; j < reach; ++j) {
-          const Vec score = Vec::loadu(weights_.row(j) + i) * Vec(scale_);
+          const Vec score = exponential.rank(Vec::loadu(weights_.row(j) + i));
           shift = at::vec::maximum(shift, Vec::blendv(Vec(lowest), score, limit > Vec(static_cast<Acc>(j))));
         }
       }
       Vec total(Acc(0));
       for (int64_t j = 0; j < reach; ++j) {
         Acc* weight = weights_.row(j) + i;
-        const Vec value = Vec::blendv(Vec(Acc(0)), (Vec::loadu(weight) * Vec(scale_) - shift).exp_u20(),
+        const Vec value = Vec::blendv(Vec(Acc(0)), exponential(Vec::loadu(weight), shift),
                                       limit > Vec(static_cast<Acc>(j)));
         value.store(weight);
         total = total + value;
