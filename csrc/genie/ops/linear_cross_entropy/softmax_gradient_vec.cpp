@@ -10,25 +10,13 @@
 
 #include "genie/ops/cpu/exp2_vec.h"
 #include "genie/ops/cpu/reduce_vec.h"
+#include "genie/ops/cpu/rows_vec.h"
 
 namespace genie::ops {
 inline namespace CPU_CAPABILITY {
 namespace {
 
 using Vec = at::vec::Vectorized<float>;
-
-/// Calls body(first class, lanes) for each vector of a row.
-template <class Body>
-void for_vectors(int64_t classes, const Body& body) {
-  int64_t c = 0;
-  for (; c + Vec::size() <= classes; c += Vec::size()) body(c, static_cast<int>(Vec::size()));
-  if (c < classes) body(c, static_cast<int>(classes - c));
-}
-
-Vec load(const float* from, int lanes, float beyond) {
-  if (lanes == Vec::size()) return Vec::loadu(from);
-  return Vec::set(Vec(beyond), Vec::loadu(from, lanes), lanes);
-}
 
 void add_row(const SoftmaxRows& task, int64_t row, SoftmaxSums& sums) {
   constexpr float lowest = -std::numeric_limits<float>::infinity();

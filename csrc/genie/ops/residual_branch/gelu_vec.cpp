@@ -1,11 +1,7 @@
-#include <ATen/Parallel.h>
-#include <ATen/cpu/vec/vec.h>
-
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "genie/ops/cpu/exp2_vec.h"
+#include "genie/ops/cpu/rows_vec.h"
 #include "genie/ops/residual_branch/gelu.h"
 
 namespace genie::ops {
@@ -34,18 +30,11 @@ void gelu_forward_cpu(float* in, const float* bias, float* out, int64_t rows, in
     for (int64_t row = begin; row < end; ++row) {
       float* from = in + row * width;
       float* to = out + row * width;
-      int64_t c = 0;
-      for (; c + Vec::size() <= width; c += Vec::size()) {
-        const Vec x = Vec::loadu(from + c) + Vec::loadu(bias + c);
-        x.store(from + c);
-        (x * normal_cdf(x).first).store(to + c);
-      }
-      if (c < width) {
-        const auto rest = static_cast<int>(width - c);
-        const Vec x = Vec::loadu(from + c, rest) + Vec::loadu(bias + c, rest);
-        x.store(from + c, rest);
-        (x * normal_cdf(x).first).store(to + c, rest);
-      }
+      for_vectors(width, [=](int64_t c, int lanes) {
+        const Vec x = load(from + c, lanes) + load(bias + c, lanes);
+        x.store(from + c, lanes);
+        (x * normal_cdf(x).first).store(to + c, lanes);
+      });
     }
   });
 }
@@ -53,43 +42,22 @@ void gelu_forward_cpu(float* in, const float* bias, float* out, int64_t rows, in
 /// The rows `begin` to `end` of gelu_again; their gradients' sums over columns are added to `sums`.
 void gelu_again_rows(const float* in, float* out, float* grad, int64_t begin, int64_t end, int64_t width,
                      float* sums) {
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t at = row * width;
-    int64_t c = 0;
-    for (; c + Vec::size() <= width; c += Vec::size()) {
-      const Vec x = Vec::loadu(in + at + c);
+  for (int64_t at = begin * width; at < end * width; at += width) {
+    for_vectors(width, [=](int64_t c, int lanes) {
+      const Vec x = load(in + at + c, lanes);
       const auto [cdf, bell] = normal_cdf(x);
-      const Vec g = Vec::loadu(grad + at + c) * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf);
-      (x * cdf).store(out + at + c);
-      g.store(grad + at + c);
-      (Vec::loadu(sums + c) + g).store(sums + c);
-    }
-    if (c < width) {
-      const auto rest = static_cast<int>(width - c);
-      const Vec x = Vec::loadu(in + at + c, rest);
-      const auto [cdf, bell] = normal_cdf(x);
-      const Vec g = Vec::loadu(grad + at + c, rest) * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf);
-      (x * cdf).store(out + at + c, rest);
-      g.store(grad + at + c, rest);
-      (Vec::loadu(sums + c, rest) + g).store(sums + c, rest);
-    }
+      const Vec g = load(grad + at + c, lanes) * at::vec::fmadd(x * bell, Vec(0.39894228F), cdf);
+      (x * cdf).store(out + at + c, lanes);
+      g.store(grad + at + c, lanes);
+      (load(sums + c, lanes) + g).store(sums + c, lanes);
+    });
   }
 }
 
 void gelu_again_cpu(const float* in, float* out, float* grad, int64_t rows, int64_t width, float* sums) {
-  // Sums of sums of few rows each: float32's rounding grows with the number of terms.
-  constexpr int64_t few = 64;
-  const int64_t groups = (rows + few - 1) / few;
-  std::vector<float> partial(static_cast<size_t>(groups * width));
-  at::parallel_for(0, groups, std::max<int64_t>(1, grain / (few * width)), [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      gelu_again_rows(in, out, grad, group * few, std::min(rows, (group + 1) * few), width,
-                      partial.data() + group * width);
-    }
+  add_row_sums(rows, width, sums, [=](int64_t begin, int64_t end, float* partial) {
+    gelu_again_rows(in, out, grad, begin, end, width, partial);
   });
-  for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t c = 0; c < width; ++c) sums[c] += partial[static_cast<size_t>(group * width + c)];
-  }
 }
 
 }  // namespace
