@@ -73,7 +73,7 @@ void pack_transposed(const T* source, int64_t stride, int64_t depth, int64_t col
 }
 
 template <class T, int rows, int vectors>
-inline void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* panel,
+C10_ALWAYS_INLINE void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* panel,
                       int64_t panel_row, T* c, int64_t c_row, bool accumulate) {
   using Vec = at::vec::Vectorized<T>;
   Vec sum[rows][vectors];
