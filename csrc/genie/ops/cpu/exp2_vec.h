@@ -12,7 +12,7 @@ inline namespace CPU_CAPABILITY {
 
 constexpr double log2_of_e = 1.4426950408889634;
 
-/// 2^x for x <= 127 (not checked); 0 below -127, NaN for NaN. In float32 the relative error is below 2e-7.
+/// 2^x for x <= 127 (not checked); 0 below -126.5, NaN for NaN. In float32 the relative error is below 3e-7.
 ///
 /// x is a whole number, whose power is made by writing it into the exponent's bits, and a rest in [-1/2,
 /// 1/2], whose power is a polynomial of the least largest relative error (7.5e-8, by Remez exchange).
