@@ -47,12 +47,12 @@ if(GENIE_WITH_CUDA)
   message(STATUS "CUDA kernels: by nvcc ${CUDAToolkit_VERSION}; off until enabled, they were never run on a GPU")
 endif()
 
-# genie_cuda(TARGET): add the CUDA sources to the core library: *.cu, *_cuda.cpp and ops/cuda.
+# genie_cuda(TARGET): add the CUDA sources to the core library: *.cu and *_cuda.cpp of all rooms, and ops/cuda.
 function(genie_cuda target)
   if(NOT GENIE_WITH_CUDA)
     return()
   endif()
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*_cuda.cpp
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/*_cuda.cpp
     ${CMAKE_SOURCE_DIR}/csrc/genie/ops/cuda/*.cpp)
   file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/genie/ops/*.cu)
   add_library(${target}_cuda OBJECT ${kernels})

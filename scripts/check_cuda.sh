@@ -40,6 +40,7 @@ sources() {
   find csrc/genie/ops -name '*.cu' -printf '%s %p\n' | sort -rn | cut -d' ' -f2 # the longest first
   find csrc/genie/ops -name '*.cpp' -not -name '*_cpu.cpp' -not -name '*_vec.cpp' \
     -not -path '*/past_attention/*' -not -path '*/sequence_attention/*' | sort
+  printf '%s\n' csrc/genie/training/recording.cpp csrc/genie/training/recording_cuda.cpp
 }
 
 object_of() { printf '%s/objects/%s.o' "$FOLDER" "${1//\//_}"; }

@@ -103,6 +103,7 @@ struct TrainingConfig {
   bool slow_bfloat16 = false;
   bool shard_optimizer = false;
   bool token_cache = false;
+  bool cuda_graph = false;
   PhaseConfig tokenizer;
   PhaseConfig latent_action;
   PhaseConfig dynamics;
@@ -139,6 +140,11 @@ struct TrainingConfig {
           "directory, and reads "
           "them at each step; not with random_crop or horizontal_flip",
           {});
+    visit(
+        "cuda_graph", s.cuda_graph,
+        "record a training step on a GPU once and replay it, for small models (docs/training.md says what it "
+        "refuses); never run on a GPU yet",
+        {});
     visit("tokenizer", s.tokenizer, "phase tokenizer", {});
     visit("latent_action", s.latent_action, "phase latent_action", {});
     visit("dynamics", s.dynamics, "phase dynamics", {});

@@ -92,6 +92,11 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
 }
 
 void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const {
+  check_layout(tokens, mask);
+  check_tokens(tokens);
+}
+
+void DynamicsModelImpl::check_layout(const at::Tensor& tokens, const at::Tensor& mask) const {
   TORCH_CHECK_VALUE(tokens.dim() == 3 && tokens.size(2) == tokens_per_frame_ &&
                         (tokens.size(1) <= num_frames_ || config_.transformer.rotary_time()),
                     "DynamicsModel: expected tokens (B,T,", tokens_per_frame_, ") with T <= ", num_frames_,
@@ -102,7 +107,7 @@ void DynamicsModelImpl::check_inputs(const at::Tensor& tokens, const at::Tensor&
   TORCH_CHECK_VALUE(mask.sizes() == tokens.sizes(), "DynamicsModel: expected a mask ", tokens.sizes(),
                     ", got ", mask.sizes());
   check_device(mask, "masks");
-  check_tokens(tokens);
+  check_device(tokens, "tokens");
 }
 
 void DynamicsModelImpl::check_tokens(const at::Tensor& tokens) const {
@@ -176,11 +181,17 @@ at::Tensor DynamicsModelImpl::only_frame_tokens(const at::Tensor& x) const {
 at::Tensor DynamicsModelImpl::features(const at::Tensor& tokens, const at::Tensor& actions,
                                        const at::Tensor& mask) {
   check_inputs(tokens, mask);
+  check_actions(actions);
+  return features_unchecked(tokens, actions, mask);
+}
+
+at::Tensor DynamicsModelImpl::features_unchecked(const at::Tensor& tokens, const at::Tensor& actions,
+                                                 const at::Tensor& mask) {
+  check_layout(tokens, mask);
   TORCH_CHECK_VALUE(
       actions.dim() == 2 && actions.size(0) == tokens.size(0) && actions.size(1) == tokens.size(1) - 1,
       "DynamicsModel: expected actions (", tokens.size(0), ",", tokens.size(1) - 1,
       "), one between two frames, got ", actions.sizes());
-  check_actions(actions);
   const at::Tensor none = at::full({actions.size(0), 1}, num_actions_, actions.options());
   const at::Tensor leading = at::cat({none, actions}, 1);
   const nn::AfterBlock after =
@@ -220,6 +231,20 @@ std::tuple<at::Tensor, at::Tensor> DynamicsModelImpl::cross_entropy(const at::Te
   const at::Tensor places = mask.flatten().nonzero().flatten();
   return ops::linear_cross_entropy(features.flatten(0, 2).index_select(0, places), head_->weight, head_->bias,
                                    tokens.flatten().index_select(0, places), label_smoothing);
+}
+
+std::tuple<at::Tensor, at::Tensor> DynamicsModelImpl::cross_entropy_of_fixed_shape(const at::Tensor& features,
+                                                                                   const at::Tensor& tokens,
+                                                                                   const at::Tensor& mask,
+                                                                                   double label_smoothing) {
+  check_layout(tokens, mask);
+  const at::Tensor logits = this->logits(features).to(at::kFloat).flatten(0, 2), targets = tokens.flatten(),
+                   others = mask.flatten().logical_not();
+  const at::Tensor each = at::cross_entropy_loss(logits, targets, {}, at::Reduction::None,
+                                                 /*ignore_index=*/-100, label_smoothing);
+  const at::Tensor found =
+      logits.detach().gather(1, targets.unsqueeze(1)).squeeze(1) >= logits.detach().amax(1);
+  return {each.masked_fill(others, 0).sum(), found.masked_fill(others, false).sum()};
 }
 
 at::Tensor DynamicsModelImpl::forward(const at::Tensor& tokens, const at::Tensor& actions,

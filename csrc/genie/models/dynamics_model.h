@@ -56,6 +56,9 @@ class DynamicsModelImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
   /// The same up to the output layer: (B,T,N,E).
   at::Tensor features(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT, const at::Tensor& mask_BTN);
+  /// The same of ids that check_tokens and check_actions have passed, which read them back from a device.
+  at::Tensor features_unchecked(const at::Tensor& tokens_BTN, const at::Tensor& actions_BT,
+                                const at::Tensor& mask_BTN);
   /// features() of new frames behind those committed to the cache (their keys and values are written, not
   /// committed). `leading` int64 (B,T_new): the action that led to each new frame, num_actions() for none.
   /// T_new is 1 unless the cache is empty. Ids are not checked: check_tokens and check_actions do that once.
@@ -76,6 +79,13 @@ class DynamicsModelImpl : public torch::nn::Module {
                                                    const at::Tensor& tokens_BTN, const at::Tensor& mask_BTN,
                                                    double label_smoothing = 0);
 
+  /// The same up to rounding by tensors whose shapes don't depend on the mask, and with nothing read back
+  /// from the device: the logits of all tokens are computed and kept.
+  std::tuple<at::Tensor, at::Tensor> cross_entropy_of_fixed_shape(const at::Tensor& features_BTNE,
+                                                                  const at::Tensor& tokens_BTN,
+                                                                  const at::Tensor& mask_BTN,
+                                                                  double label_smoothing = 0);
+
   /// Starts token embeddings and output layer from the tokenizer's codebook (K,D), so that similar tokens
   /// start alike.
   void initialize_from(const at::Tensor& codebook, uint64_t seed);
@@ -88,6 +98,9 @@ class DynamicsModelImpl : public torch::nn::Module {
 
  private:
   void check_device(const at::Tensor& input, const char* what) const;
+  /// Shapes, types and devices.
+  void check_layout(const at::Tensor& tokens, const at::Tensor& mask) const;
+  /// These and the ids.
   void check_inputs(const at::Tensor& tokens, const at::Tensor& mask) const;
   at::Tensor embed(const at::Tensor& tokens, const at::Tensor& leading, const at::Tensor& mask,
                    nn::TemporalCache* cache);

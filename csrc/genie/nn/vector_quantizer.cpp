@@ -49,7 +49,7 @@ Quantized VectorQuantizerImpl::forward(const at::Tensor& x) {
       "; keep the module in float32 and use autocast, or call eval()");
   const NoAutocastScope full_precision;
   const at::Tensor flat = x.reshape({-1, config_.code_dim}).to(codebook_.scalar_type());
-  if (is_training() && config_.kmeans_init && !initialized_.item<bool>())
+  if (is_training() && config_.kmeans_init && !is_initialized())
     initialize_from(of_all_processes(flat.detach()), 0);
   at::Tensor indices;
   {
@@ -98,6 +98,14 @@ void VectorQuantizerImpl::initialize_from(const at::Tensor& x, uint64_t seed) {
   }
   unused_steps_.zero_();
   initialized_.fill_(true);
+}
+
+bool VectorQuantizerImpl::is_initialized() {
+  const bool counts_changes = !initialized_.is_inference();
+  if (counts_changes && set_version_ == initialized_._version()) return true;
+  const bool set = initialized_.item<bool>();
+  set_version_ = set && counts_changes ? std::optional(initialized_._version()) : std::nullopt;
+  return set;
 }
 
 void VectorQuantizerImpl::gather(const at::Tensor& x, const at::Tensor& indices) {
@@ -155,6 +163,23 @@ void VectorQuantizerImpl::update_codebook(uint64_t seed) {
   discard_statistics();
 }
 
+std::vector<at::Tensor> VectorQuantizerImpl::take_statistics() {
+  if (!batch_count_.defined()) return {};
+  const std::vector<at::Tensor> taken = {batch_count_, batch_sum_, batch_sample_};
+  discard_statistics();
+  return taken;
+}
+
+void VectorQuantizerImpl::set_statistics(const std::vector<at::Tensor>& statistics) {
+  discard_statistics();
+  if (statistics.empty()) return;
+  TORCH_CHECK_VALUE(statistics.size() == 3, "VectorQuantizer: statistics are count, sum and sample, got ",
+                    statistics.size());
+  batch_count_ = statistics[0];
+  batch_sum_ = statistics[1];
+  batch_sample_ = statistics[2];
+}
+
 void VectorQuantizerImpl::discard_statistics() {
   batch_count_ = at::Tensor();
   batch_sum_ = at::Tensor();
@@ -166,7 +191,10 @@ void VectorQuantizerImpl::rebind(const std::string& name, const at::Tensor& tens
   if (name == "ema_count") ema_count_ = tensor;
   if (name == "ema_sum") ema_sum_ = tensor;
   if (name == "unused_steps") unused_steps_ = tensor;
-  if (name == "initialized") initialized_ = tensor;
+  if (name == "initialized") {
+    initialized_ = tensor;
+    set_version_.reset();
+  }
 }
 
 CodebookUsage VectorQuantizerImpl::take_usage() {

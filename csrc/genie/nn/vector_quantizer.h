@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "genie/config/model_config.h"
 #include "genie/nn/rebindable.h"
@@ -54,6 +56,10 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   void initialize_from(const at::Tensor& x, uint64_t seed);
   /// Applies the statistics gathered since the last call; `seed` draws where dead entries restart.
   void update_codebook(uint64_t seed);
+  /// Those gathered since the last update, for a caller that computes forward() by other means, and their
+  /// inverse; forgotten here. Empty where there are none.
+  std::vector<at::Tensor> take_statistics();
+  void set_statistics(const std::vector<at::Tensor>& statistics);
   /// Forgets the statistics gathered since the last update (a step that was skipped).
   void discard_statistics();
   /// Usage over the updates since the last call.
@@ -65,6 +71,8 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   void rebind(const std::string& name, const at::Tensor& tensor) override;
 
  private:
+  /// Reads the flag back from the device where it may have changed since it was last set.
+  bool is_initialized();
   void gather(const at::Tensor& x, const at::Tensor& indices);
   void sum_statistics();
   at::Tensor of_all_processes(const at::Tensor& rows) const {
@@ -75,6 +83,7 @@ class VectorQuantizerImpl : public torch::nn::Module, public Rebindable {
   at::Tensor codebook_;                                          // parameter with update "loss", else buffer
   at::Tensor ema_count_, ema_sum_, unused_steps_, initialized_;  // buffers
   at::Tensor batch_count_, batch_sum_, batch_sample_;            // statistics of the step under way
+  std::optional<uint32_t> set_version_;  // of initialized_, when it was last seen to be true
   CodebookSharing sharing_;
   at::Tensor usage_;  // counts since take_usage()
 };

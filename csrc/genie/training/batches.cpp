@@ -7,6 +7,7 @@
 
 #include "genie/core/random.h"
 #include "genie/data/sample_order.h"
+#include "genie/training/device.h"
 
 namespace genie::training {
 namespace {
@@ -15,11 +16,6 @@ std::vector<int64_t> numbers(int64_t first, int64_t count) {
   std::vector<int64_t> samples(count);
   for (int64_t i = 0; i < count; ++i) samples[i] = first + i;
   return samples;
-}
-
-/// `batch` on the device. To a GPU it goes from pinned memory, so that nobody waits for the copy.
-at::Tensor sent(const at::Tensor& batch, const c10::Device& device) {
-  return device.is_cuda() ? batch.pin_memory().to(device, /*non_blocking=*/true) : batch.to(device);
 }
 
 class VideoBatches : public Batches {
@@ -33,8 +29,9 @@ class VideoBatches : public Batches {
     const int64_t size = batch.video.size(0) / parts;
     std::vector<Part> result;
     for (int64_t p = 0; p < parts; ++p) {
-      result.push_back({models::to_model_input(sent(batch.video.narrow(0, p * size, size), device_), device_),
-                        numbers(batch.first_sample + p * size, size)});
+      result.push_back(
+          {models::to_model_input(sent_to(device_, batch.video.narrow(0, p * size, size)), device_),
+           numbers(batch.first_sample + p * size, size)});
     }
     return result;
   }
@@ -69,7 +66,7 @@ class CachedBatches : public Batches {
         actions.push_back(std::move(clip.actions));
       }
       result.push_back(
-          {at::Tensor(), samples, sent(at::stack(tokens), device_), sent(at::stack(actions), device_)});
+          {at::Tensor(), samples, sent_to(device_, at::stack(tokens)), sent_to(device_, at::stack(actions))});
     }
     ++position_;
     waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -17,6 +17,10 @@ class CodebookPhase : public Phase {
   TensorMap gathering() const override;
   void set_gathering(const TensorMap& tensors) override;
   std::string alarm() const override;
+  std::vector<at::Tensor> take_statistics() override { return quantizer_->take_statistics(); }
+  void set_statistics(const std::vector<at::Tensor>& statistics) override {
+    quantizer_->set_statistics(statistics);
+  }
 
  protected:
   nn::VectorQuantizer quantizer_;

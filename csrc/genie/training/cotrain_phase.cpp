@@ -32,17 +32,31 @@ class CotrainPhase : public Phase {
     dynamics_->initialize(video);
   }
 
-  Totals totals(const Part& part) const override {
-    Totals sums = dynamics_->totals(part);
-    const Totals further = latent_action_->totals(part);
-    sums.insert(sums.end(), further.begin(), further.end());
-    return sums;
+  /// Those of both phases, none of which share a name but for the video.
+  TensorMap inputs(const Part& part) override {
+    TensorMap tensors = dynamics_->inputs(part);
+    tensors.merge(latent_action_->inputs(part));
+    return tensors;
   }
 
-  PartResult loss(const Part& part, const Totals& batch) override {
+  /// The dynamics model's masked tokens, and those of the latent action model.
+  at::Tensor totals(const TensorMap& inputs) const override {
+    return at::cat({dynamics_->totals(inputs), latent_action_->totals(inputs)});
+  }
+
+  void keep_to_device() override {
+    latent_action_->keep_to_device();
+    dynamics_->keep_to_device();
+  }
+  std::vector<at::Tensor> take_statistics() override { return latent_action_->take_statistics(); }
+  void set_statistics(const std::vector<at::Tensor>& statistics) override {
+    latent_action_->set_statistics(statistics);
+  }
+
+  PartResult loss(const TensorMap& inputs, const at::Tensor& batch) override {
     // First: the first batch places the actions' codes.
-    PartResult both = latent_action_->loss(part, {batch.begin() + 1, batch.end()});
-    const PartResult dynamics = dynamics_->loss(with_codes(part), {batch[0]});
+    PartResult both = latent_action_->loss(inputs, batch.narrow(0, 1, batch.size(0) - 1));
+    const PartResult dynamics = dynamics_->loss(with_codes(inputs), batch.narrow(0, 0, 1));
     both.values.insert(both.values.end(), dynamics.values.begin(), dynamics.values.end());
     both.values.emplace_back("latent_action_loss", both.loss.detach());
     both.values.emplace_back("dynamics_loss", dynamics.loss.detach());
@@ -65,13 +79,13 @@ class CotrainPhase : public Phase {
 
  private:
   /// The actions without the dropout that the latent action model trains with.
-  Part with_codes(const Part& part) {
+  TensorMap with_codes(const TensorMap& inputs) {
     at::NoGradGuard no_grad;
     const bool training = genie_->latent_action()->is_training();
     genie_->latent_action()->eval();
-    Part coded = part;
-    coded.tokens = genie_->tokenizer()->encode(part.video);
-    coded.actions = genie_->latent_action()->infer(part.video);
+    TensorMap coded = inputs;
+    coded["tokens"] = genie_->tokenizer()->encode(inputs.at("video"));
+    coded["actions"] = genie_->latent_action()->infer(inputs.at("video"));
     genie_->latent_action()->train(training);
     return coded;
   }

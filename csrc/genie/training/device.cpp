@@ -38,6 +38,10 @@ c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::
   return c10::ScalarType::BFloat16;
 }
 
+at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor) {
+  return device.is_cuda() ? tensor.pin_memory().to(device, /*non_blocking=*/true) : tensor.to(device);
+}
+
 double peak_host_memory_gib() {
   // getrusage's peak also counts the program that started this one.
   if (std::FILE* status = std::fopen("/proc/self/status", "r")) {

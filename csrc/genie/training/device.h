@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
@@ -16,6 +17,9 @@ c10::Device training_device(const config::TrainingConfig& config);
 /// The dtype of matrix multiplications. Throws Error for bfloat16 on a CPU without bfloat16 instructions,
 /// where it is many times slower than float32, unless training.slow_bfloat16 allows it.
 c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device);
+
+/// `tensor` on the device. To a GPU it goes from pinned memory, so that nobody waits for the copy.
+at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor);
 
 /// The most memory this process has held so far, of the host.
 double peak_host_memory_gib();

@@ -42,7 +42,8 @@ double program_gib() {
   phase->initialize(part.video);
   phase->model().train();
   AdamW optimizer(phase->model(), phase->settings());
-  torch::autograd::backward({phase->loss(part, phase->totals(part)).loss}, {});
+  const TensorMap inputs = phase->inputs(part);
+  torch::autograd::backward({phase->loss(inputs, phase->totals(inputs)).loss}, {});
   optimizer.clip_gradients(1);
   optimizer.step(1e-4);
   return peak_host_memory_gib();

@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "genie/core/random.h"
+#include "genie/training/device.h"
 #include "genie/training/losses.h"
 #include "genie/training/phases.h"
 #include "genie/training/sample_noise.h"
@@ -27,25 +28,43 @@ class DynamicsPhase : public Phase {
                                         mix_seed(seed_, Stream::initialization, 3));
   }
 
-  /// Masked tokens.
-  Totals totals(const Part& part) const override {
-    const int64_t frames = part.tokens.defined() ? part.tokens.size(1) : part.video.size(1);
-    return {draw_mask(part.samples, frames, at::kCPU).sum().item<double>()};
+  /// Also which tokens are masked, and with context_corruption those shown in place of others.
+  TensorMap inputs(const Part& part) override {
+    TensorMap tensors = Phase::inputs(part);
+    const at::Tensor& read = part.tokens.defined() ? part.tokens : part.video;
+    tensors["mask"] = sent_to(read.device(), draw_mask(part.samples, read.size(1)));
+    if (config().context_corruption > 0) draw_corruption(part.samples, read.size(1), read.device(), tensors);
+    if (on_device_ && part.tokens.defined()) {
+      genie_->dynamics()->check_tokens(part.tokens);
+      genie_->dynamics()->check_actions(part.actions);
+    }
+    return tensors;
   }
 
-  PartResult loss(const Part& part, const Totals& batch) override {
-    const auto [tokens, actions] = read(part);
-    const at::Tensor mask = draw_mask(part.samples, tokens.size(1), tokens.device());
+  /// Masked tokens.
+  at::Tensor totals(const TensorMap& inputs) const override {
+    return inputs.at("mask").sum().to(at::kDouble).view(1);
+  }
+
+  void keep_to_device() override { on_device_ = true; }
+
+  PartResult loss(const TensorMap& inputs, const at::Tensor& batch) override {
+    const auto [tokens, actions] = read(inputs);
+    const at::Tensor &mask = inputs.at("mask"), shown = corrupt(tokens, inputs);
     models::DynamicsModel& model = genie_->dynamics();
-    const at::Tensor features = model->features(corrupt(tokens, part.samples), actions, mask);
+    const double smoothing = config().label_smoothing;
     // The targets are the tokens as read.
-    const auto [sum, correct] = model->cross_entropy(features, tokens, mask, config().label_smoothing);
-    return {sum / batch[0], {{"accuracy", correct / batch[0]}}};
+    const auto [sum, correct] =
+        on_device_ ? model->cross_entropy_of_fixed_shape(model->features_unchecked(shown, actions, mask),
+                                                         tokens, mask, smoothing)
+                   : model->cross_entropy(model->features(shown, actions, mask), tokens, mask, smoothing);
+    const at::Tensor count = batch[0].to(at::kFloat);
+    return {sum / count, {{"accuracy", correct / count}}};
   }
 
   /// All tokens of the last frame masked; beside it the share of tokens that are the last frame's again.
   Metrics validate(const Part& part) override {
-    const auto [tokens, actions] = read(part);
+    const auto [tokens, actions] = read(Phase::inputs(part));
     const int64_t last = tokens.size(1) - 1;
     at::Tensor mask = at::zeros_like(tokens, tokens.options().dtype(at::kBool));
     mask.select(1, last).fill_(true);
@@ -62,18 +81,18 @@ class DynamicsPhase : public Phase {
  private:
   const config::DynamicsConfig& config() const { return genie_->config().dynamics; }
 
-  std::pair<at::Tensor, at::Tensor> read(const Part& part) {
-    if (part.tokens.defined()) return {part.tokens, part.actions};
+  std::pair<at::Tensor, at::Tensor> read(const TensorMap& inputs) {
+    if (inputs.count("tokens")) return {inputs.at("tokens"), inputs.at("actions")};
     at::NoGradGuard no_grad;
-    return {genie_->tokenizer()->encode(part.video), genie_->latent_action()->infer(part.video)};
+    const at::Tensor& video = inputs.at("video");
+    return {genie_->tokenizer()->encode(video), genie_->latent_action()->infer(video)};
   }
 
   /// The rate is drawn for each sample, whether a frame is masked at all for each frame; the first one never
   /// is.
-  at::Tensor draw_mask(const std::vector<int64_t>& samples, int64_t frames, const at::Device& device) const {
+  at::Tensor draw_mask(const std::vector<int64_t>& samples, int64_t frames) const {
     const int64_t per_frame = tokens_per_frame_, later = frames - 1;
-    const at::Tensor drawn =
-        sample_uniform(samples, {1 + later + later * per_frame}, seed_, Stream::mask, device);
+    const at::Tensor drawn = sample_uniform(samples, {1 + later + later * per_frame}, seed_, Stream::mask);
     const double low = config().min_mask_rate, high = config().max_mask_rate;
     const at::Tensor rate = (low + (high - low) * drawn.narrow(1, 0, 1)).unsqueeze(-1);
     at::Tensor chosen = drawn.narrow(1, 1, later) < config().masked_frame_share;
@@ -84,22 +103,27 @@ class DynamicsPhase : public Phase {
     return at::cat({at::zeros_like(mask.narrow(1, 0, 1)), mask}, 1);
   }
 
-  /// Random tokens in place of up to context_corruption of the tokens shown, the share drawn for each sample.
-  at::Tensor corrupt(const at::Tensor& tokens, const std::vector<int64_t>& samples) const {
-    if (config().context_corruption == 0) return tokens;
-    const int64_t count = tokens.size(1) * tokens.size(2),
-                  codes = genie_->config().tokenizer.quantizer.num_codes;
-    const at::Tensor drawn =
-        sample_uniform(samples, {1 + 2 * count}, seed_, Stream::corruption, tokens.device());
-    const at::Tensor hit = drawn.narrow(1, 1, count) < config().context_corruption * drawn.narrow(1, 0, 1);
-    const at::Tensor random =
-        (drawn.narrow(1, 1 + count, count) * static_cast<double>(codes)).to(at::kLong).clamp_max(codes - 1);
-    return at::where(hit, random, tokens.flatten(1)).view(tokens.sizes());
+  /// Up to context_corruption of the tokens are shown as random ones, the share drawn for each sample.
+  void draw_corruption(const std::vector<int64_t>& samples, int64_t frames, const at::Device& device,
+                       TensorMap& inputs) const {
+    const int64_t count = frames * tokens_per_frame_, codes = genie_->config().tokenizer.quantizer.num_codes;
+    const at::Tensor drawn = sample_uniform(samples, {1 + 2 * count}, seed_, Stream::corruption);
+    inputs["corrupted"] =
+        sent_to(device, drawn.narrow(1, 1, count) < config().context_corruption * drawn.narrow(1, 0, 1));
+    inputs["random"] = sent_to(
+        device,
+        (drawn.narrow(1, 1 + count, count) * static_cast<double>(codes)).to(at::kLong).clamp_max(codes - 1));
+  }
+
+  static at::Tensor corrupt(const at::Tensor& tokens, const TensorMap& inputs) {
+    if (!inputs.count("corrupted")) return tokens;
+    return at::where(inputs.at("corrupted"), inputs.at("random"), tokens.flatten(1)).view(tokens.sizes());
   }
 
   models::Genie genie_;
   uint64_t seed_;
   int64_t tokens_per_frame_;
+  bool on_device_ = false;  // see keep_to_device
 };
 
 }  // namespace

@@ -77,9 +77,21 @@ class JepaPhase : public Phase {
   torch::nn::Module& model() override { return *model_; }
   const config::PhaseConfig& settings() const override { return config_.training.jepa; }
 
-  PartResult loss(const Part& part, const Totals& batch) override {
-    const double share = static_cast<double>(part.samples.size()) / batch[0];
-    const Numbers numbers = compare(part.video, part.samples);
+  /// Also each kind of mask's tokens, seen and hidden.
+  TensorMap inputs(const Part& part) override {
+    TensorMap tensors = Phase::inputs(part);
+    const auto masks =
+        draw_jepa_masks(config_.jepa.masks, grid_, part.samples, config_.training.seed, part.video.device());
+    for (size_t kind = 0; kind < masks.size(); ++kind) {
+      tensors[concat("seen.", kind)] = masks[kind].seen;
+      tensors[concat("hidden.", kind)] = masks[kind].hidden;
+    }
+    return tensors;
+  }
+
+  PartResult loss(const TensorMap& inputs, const at::Tensor& batch) override {
+    const at::Tensor share = share_of(static_cast<double>(inputs.at("video").size(0)), batch);
+    const Numbers numbers = compare(inputs);
     target_deviation_ = numbers.target_deviation;
     return {numbers.loss * share, {{"target_std", numbers.target_deviation * share}}};
   }
@@ -105,7 +117,7 @@ class JepaPhase : public Phase {
   Metrics validate(const Part& part) override {
     std::vector<int64_t> numbers(static_cast<size_t>(part.video.size(0)));
     std::iota(numbers.begin(), numbers.end(), 0);
-    const Numbers result = compare(part.video, numbers);
+    const Numbers result = compare(inputs({part.video, numbers}));
     return {{"loss", result.loss.item<double>()}, {"target_std", result.target_deviation.item<double>()}};
   }
 
@@ -114,23 +126,23 @@ class JepaPhase : public Phase {
     at::Tensor loss, target_deviation;
   };
 
-  Numbers compare(const at::Tensor& video, const std::vector<int64_t>& samples) {
-    const at::Tensor input = models::to_encoder_input(video);
+  Numbers compare(const TensorMap& inputs) {
+    const at::Tensor input = models::to_encoder_input(inputs.at("video"));
     const at::Tensor targets = model_->targets(input);
-    const auto masks =
-        draw_jepa_masks(config_.jepa.masks, grid_, samples, config_.training.seed, video.device());
+    const size_t kinds = (inputs.size() - 1) / 2;
     at::Tensor sum;
-    for (size_t kind = 0; kind < masks.size(); ++kind) {
-      const at::Tensor& hidden = masks[kind].hidden;
+    for (size_t kind = 0; kind < kinds; ++kind) {
+      const at::Tensor& hidden = inputs.at(concat("hidden.", kind));
       const at::Tensor wanted =
           targets.gather(1, hidden.unsqueeze(2).expand({hidden.size(0), hidden.size(1), targets.size(2)}));
       const at::Tensor prediction =
-          model_->predict(input, masks[kind].seen, hidden, static_cast<int64_t>(kind)).to(at::kFloat);
+          model_->predict(input, inputs.at(concat("seen.", kind)), hidden, static_cast<int64_t>(kind))
+              .to(at::kFloat);
       const at::Tensor distance = config_.jepa.loss == "l1" ? at::l1_loss(prediction, wanted)
                                                             : at::smooth_l1_loss(prediction, wanted);
       sum = sum.defined() ? sum + distance : distance;
     }
-    return {sum / static_cast<double>(masks.size()), targets.flatten(0, 1).std(0, /*unbiased=*/false).mean()};
+    return {sum / static_cast<double>(kinds), targets.flatten(0, 1).std(0, /*unbiased=*/false).mean()};
   }
 
   config::Config config_;

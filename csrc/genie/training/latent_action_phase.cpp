@@ -1,10 +1,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <optional>
-
 #include "genie/core/random.h"
 #include "genie/training/codebook_phase.h"
+#include "genie/training/device.h"
 #include "genie/training/losses.h"
 #include "genie/training/phases.h"
 #include "genie/training/sample_noise.h"
@@ -24,31 +23,39 @@ class LatentActionPhase : public CodebookPhase {
   torch::nn::Module& model() override { return *genie_->latent_action(); }
   const config::PhaseConfig& settings() const override { return genie_->config().training.latent_action; }
 
-  /// Samples and, where changes weigh more, the sum and number of the patches' changes.
-  Totals totals(const Part& part) const override {
-    Totals sums = Phase::totals(part);
-    if (genie_->config().latent_action.change_weight > 0) {
-      at::NoGradGuard no_grad;
-      const int64_t steps = part.video.size(1) - 1;
-      const at::Tensor patches = nn::patchify(part.video, grid_);
-      const at::Tensor change = (patches.narrow(1, 1, steps) - patches.narrow(1, 0, steps)).abs();
-      sums.push_back(change.sum(at::kDouble).item<double>());
-      sums.push_back(static_cast<double>(change.numel()));
+  /// With history_mask also which patches are hidden from the predictor.
+  TensorMap inputs(const Part& part) override {
+    TensorMap tensors = Phase::inputs(part);
+    const double hide = genie_->config().latent_action.history_mask;
+    if (hide > 0) {
+      const at::Tensor drawn =
+          sample_uniform(part.samples, {part.video.size(1) - 1, grid_.count()}, seed_, Stream::mask);
+      tensors["hidden"] = sent_to(part.video.device(), drawn < hide);
     }
-    return sums;
+    return tensors;
   }
 
-  PartResult loss(const Part& part, const Totals& batch) override {
+  /// Samples and, where changes weigh more, the sum and number of the patches' changes.
+  at::Tensor totals(const TensorMap& inputs) const override {
+    const at::Tensor samples = Phase::totals(inputs);
+    if (genie_->config().latent_action.change_weight == 0) return samples;
+    at::NoGradGuard no_grad;
+    const at::Tensor& video = inputs.at("video");
+    const int64_t steps = video.size(1) - 1;
+    const at::Tensor patches = nn::patchify(video, grid_);
+    const at::Tensor change = (patches.narrow(1, 1, steps) - patches.narrow(1, 0, steps)).abs();
+    const auto count = static_cast<double>(change.numel());
+    return at::cat({samples, change.sum(at::kDouble).view(1), at::full_like(samples, count)});
+  }
+
+  PartResult loss(const TensorMap& inputs, const at::Tensor& batch) override {
     models::LatentActionModel& model = genie_->latent_action();
-    const double hide = genie_->config().latent_action.history_mask;
-    at::Tensor hidden;
-    if (hide > 0) {
-      hidden = sample_uniform(part.samples, {part.video.size(1) - 1, model->grid().count()}, seed_,
-                              Stream::mask, part.video.device()) < hide;
-    }
-    const models::LatentActionOutput output = model->forward(part.video, hidden);
-    const double share = static_cast<double>(part.samples.size()) / batch[0];
-    const auto mean_change = batch.size() > 1 ? std::optional(batch[1] / batch[2]) : std::nullopt;
+    const at::Tensor& video = inputs.at("video");
+    const auto hidden = inputs.find("hidden");
+    const models::LatentActionOutput output =
+        model->forward(video, hidden == inputs.end() ? at::Tensor() : hidden->second);
+    const at::Tensor share = share_of(static_cast<double>(video.size(0)), batch);
+    const at::Tensor mean_change = batch.size(0) > 1 ? batch[1] / batch[2] : at::Tensor();
     return {
         latent_action_loss(output, genie_->config().latent_action, mean_change) * share,
         {{"psnr", predicted_psnr(output) * share}, {"commitment", output.quantizer_loss.detach() * share}}};

@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
 namespace genie::training {
 
 at::Tensor tokenizer_loss(const models::TokenizerOutput& output, const config::TokenizerConfig& config) {
@@ -14,15 +12,16 @@ at::Tensor tokenizer_loss(const models::TokenizerOutput& output, const config::T
 }
 
 at::Tensor latent_action_loss(const models::LatentActionOutput& output,
-                              const config::LatentActionConfig& config, std::optional<double> mean_change) {
+                              const config::LatentActionConfig& config, const at::Tensor& mean_change) {
   const at::Tensor prediction = output.prediction.to(at::kFloat);
   at::Tensor error = config.loss == "mse" ? (prediction - output.target).square()
                                           : at::binary_cross_entropy_with_logits(prediction, output.target,
                                                                                  {}, {}, at::Reduction::None);
   if (config.change_weight > 0) {
     const at::Tensor change = (output.target - output.previous).abs();
-    const double mean = std::max(mean_change ? *mean_change : change.mean().item<double>(), 1e-6);
-    error = error * (1 + config.change_weight / mean * change);
+    const at::Tensor mean = mean_change.defined() ? mean_change : change.mean();
+    const at::Tensor weight = config.change_weight / mean.to(at::kDouble).clamp_min(1e-6);
+    error = error * (1 + weight.to(at::kFloat) * change);
   }
   return error.sum(-1).mean() + output.quantizer_loss;
 }

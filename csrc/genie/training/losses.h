@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 
 #include "genie/models/latent_action_model.h"
@@ -15,10 +14,10 @@ namespace genie::training {
 at::Tensor tokenizer_loss(const models::TokenizerOutput& output, const config::TokenizerConfig& config);
 
 /// Prediction of the next frames' patches (summed over a patch's values) plus quantizer loss. With
-/// change_weight w, a value weighs 1 + w * |change| / mean_change, by default the mean |change| of `output`.
+/// change_weight w, a value weighs 1 + w * |change| / mean_change, by default the mean |change| of `output`
+/// (`mean_change`: a scalar).
 at::Tensor latent_action_loss(const models::LatentActionOutput& output,
-                              const config::LatentActionConfig& config,
-                              std::optional<double> mean_change = std::nullopt);
+                              const config::LatentActionConfig& config, const at::Tensor& mean_change = {});
 
 /// Peak signal-to-noise ratio in dB of values in [0,1], for each entry of the leading `kept` dimensions.
 at::Tensor psnr(const at::Tensor& a, const at::Tensor& b, int64_t kept);

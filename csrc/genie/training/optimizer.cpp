@@ -60,33 +60,44 @@ void AdamW::assign_owners() {
   }
 }
 
-double AdamW::clip_gradients(double max_norm) {
-  at::NoGradGuard no_grad;
+std::vector<at::Tensor> AdamW::gradients() const {
   std::vector<at::Tensor> all;
   for (const Entry& entry : entries_) {
     if (entry.parameter.grad().defined()) all.push_back(entry.parameter.grad());
   }
+  return all;
+}
+
+double AdamW::clip_gradients(double max_norm) {
+  at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> all = gradients();
   if (all.empty()) return 0;
   const double norm = at::stack(at::_foreach_norm(all)).norm().item<double>();
   if (max_norm > 0 && norm > max_norm) at::_foreach_mul_(all, max_norm / (norm + 1e-6));
   return norm;
 }
 
-void AdamW::step_group(double learning_rate, bool decays, double weight_decay) {
+AdamW::Group AdamW::group(bool decays) const {
   // A parameter without a gradient (a part the loss did not reach) stays as it is.
-  std::vector<at::Tensor> parameters, gradients, first, second, steps;
-  for (Entry& entry : entries_) {
+  Group group;
+  for (const Entry& entry : entries_) {
     if (entry.decays != decays || !entry.parameter.grad().defined() || !mine(entry)) continue;
-    parameters.push_back(entry.parameter);
-    gradients.push_back(entry.parameter.grad());
-    first.push_back(entry.first_moment);
-    second.push_back(entry.second_moment);
-    steps.push_back(entry.steps);
+    group.parameters.push_back(entry.parameter);
+    group.gradients.push_back(entry.parameter.grad());
+    group.first_moments.push_back(entry.first_moment);
+    group.second_moments.push_back(entry.second_moment);
+    group.steps.push_back(entry.steps);
   }
-  if (parameters.empty()) return;
-  at::_foreach_add_(steps, 1);
-  at::_fused_adamw_(parameters, gradients, first, second, {}, steps, learning_rate, config_.beta1,
-                    config_.beta2, weight_decay, config_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  return group;
+}
+
+void AdamW::step_group(double learning_rate, bool decays, double weight_decay) {
+  const Group g = group(decays);
+  if (g.parameters.empty()) return;
+  at::_foreach_add_(g.steps, 1);
+  at::_fused_adamw_(g.parameters, g.gradients, g.first_moments, g.second_moments, {}, g.steps, learning_rate,
+                    config_.beta1, config_.beta2, weight_decay, config_.epsilon, /*amsgrad=*/false,
+                    /*maximize=*/false);
 }
 
 void AdamW::step(double learning_rate, std::optional<double> weight_decay) {
@@ -101,6 +112,29 @@ void AdamW::step(double learning_rate, std::optional<double> weight_decay) {
     }
     processes_.broadcast(updated, owner);
   }
+}
+
+at::Tensor AdamW::clip_and_step(const at::Tensor& loss, double max_norm, const at::Tensor& learning_rate) {
+  at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> all = gradients();
+  check(!all.empty() && !sharded_, "AdamW: a step on the device needs gradients, in one process");
+  const at::Tensor norm = at::stack(at::_foreach_norm(all)).norm();
+  if (max_norm > 0) {
+    const at::Tensor within = (max_norm / (norm.to(at::kDouble) + 1e-6)).to(at::kFloat);
+    at::_foreach_mul_(all, within.masked_fill(norm.gt(max_norm).logical_not(), 1));
+  }
+  const at::Tensor finite = at::isfinite(loss).logical_and(at::isfinite(norm)).to(at::kFloat);
+  const at::Tensor stopped = 1 - finite;
+  for (const bool decays : {false, true}) {
+    const Group g = group(decays);
+    if (g.parameters.empty()) continue;
+    at::_foreach_add_(g.steps, finite);
+    at::_fused_adamw_(g.parameters, g.gradients, g.first_moments, g.second_moments, {}, g.steps,
+                      learning_rate, config_.beta1, config_.beta2, decays ? config_.weight_decay : 0,
+                      config_.epsilon, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{},
+                      /*found_inf=*/stopped);
+  }
+  return norm;
 }
 
 void AdamW::zero_grad() {

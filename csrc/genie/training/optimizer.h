@@ -29,6 +29,10 @@ class AdamW {
   /// All processes hold the same gradients. `weight_decay` acts on matrices; the configuration's where it is
   /// absent.
   void step(double learning_rate, std::optional<double> weight_decay = std::nullopt);
+  /// clip_gradients() and step() on the device alone: nothing is read back, and what the host decides there
+  /// the device decides here. Where `loss` (scalar) or the gradients' norm is not finite, parameters, moments
+  /// and step counts stay as they are. `learning_rate` is a float32 scalar. Returns the norm. In one process.
+  at::Tensor clip_and_step(const at::Tensor& loss, double max_norm, const at::Tensor& learning_rate);
   void zero_grad();
 
   /// Moments and step counts by parameter name, complete in the first process. All processes call it.
@@ -46,9 +50,15 @@ class AdamW {
     at::Tensor first_moment, second_moment, steps;  // undefined elsewhere
     bool decays = false;
   };
+  /// Entries with a gradient here, in the form of the fused kernel.
+  struct Group {
+    std::vector<at::Tensor> parameters, gradients, first_moments, second_moments, steps;
+  };
   bool mine(const Entry& entry) const { return !sharded_ || entry.owner == processes_.rank(); }
   TensorMap tensors_of(const Entry& entry) const;
   void assign_owners();
+  std::vector<at::Tensor> gradients() const;
+  Group group(bool decays) const;
   void step_group(double learning_rate, bool decays, double weight_decay);
 
   config::PhaseConfig config_;

@@ -1,9 +1,25 @@
 #include "genie/training/phase.h"
 
+#include <ATen/ATen.h>
+
 #include "genie/core/error.h"
 #include "genie/training/phases.h"
 
 namespace genie::training {
+
+TensorMap Phase::inputs(const Part& part) {
+  if (part.video.defined()) return {{"video", part.video}};
+  return {{"tokens", part.tokens}, {"actions", part.actions}};
+}
+
+at::Tensor Phase::totals(const TensorMap& inputs) const {
+  const at::Tensor& any = inputs.begin()->second;  // each has a row a sample
+  return at::full({1}, any.size(0), any.options().dtype(at::kDouble));
+}
+
+at::Tensor share_of(double part, const at::Tensor& totals, int64_t i) {
+  return at::full({}, part, totals.options()).div_(totals[i]).to(at::kFloat);
+}
 
 std::vector<std::string> phase_names(const config::Config& config) {
   if (config.training.cotrain.steps > 0) return {"tokenizer", "cotrain"};

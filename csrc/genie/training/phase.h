@@ -32,9 +32,6 @@ struct PartResult {
   std::vector<std::pair<std::string, at::Tensor>> values;
 };
 
-/// Sums over a batch by which its losses are divided.
-using Totals = std::vector<double>;
-
 /// One phase of training: which model is trained, on what loss. The loop round it is the Trainer's.
 class Phase {
  public:
@@ -49,11 +46,21 @@ class Phase {
   virtual void share(const Processes& /*processes*/) {}
   /// Fits what is fitted to data before the first step; video (b,T,3,H,W).
   virtual void initialize(const at::Tensor& /*video*/) {}
-  /// A part's contribution to the totals of the batch; those of all parts in all processes are added up, so
-  /// that a batch computed in parts has the same loss.
-  virtual Totals totals(const Part& part) const { return {static_cast<double>(part.samples.size())}; }
+  /// All that a part's loss depends on beside the models, on its device: what it holds, and what the host
+  /// draws for its samples. Parts of as many samples have the same shapes.
+  virtual TensorMap inputs(const Part& part);
+  /// A part's sums of what the batch's loss is divided by, float64 (n), the first of them its samples unless
+  /// said otherwise; those of all parts in all processes are added up, so that a batch computed in parts has
+  /// the same loss.
+  virtual at::Tensor totals(const TensorMap& inputs) const;
   /// The loss of a part, as its share of the batch's.
-  virtual PartResult loss(const Part& part, const Totals& totals) = 0;
+  virtual PartResult loss(const TensorMap& inputs, const at::Tensor& totals) = 0;
+  /// From now on totals() and loss() read nothing back from the device, and make no tensor whose shape
+  /// depends on values. Once a first batch was seen, that is: what it starts may be started as before.
+  virtual void keep_to_device() {}
+  /// What loss() has left for after_step() to use, which then is without it, and its inverse.
+  virtual std::vector<at::Tensor> take_statistics() { return {}; }
+  virtual void set_statistics(const std::vector<at::Tensor>& /*statistics*/) {}
   /// After an optimizer step, or after one that was skipped.
   virtual void after_step(int64_t /*step*/, bool /*skipped*/) {}
   /// Numbers gathered since the last call (codebook usage).
@@ -66,6 +73,9 @@ class Phase {
   /// Sums to average over validation clips, in evaluation mode.
   virtual Metrics validate(const Part& part) = 0;
 };
+
+/// The share of a sum over a batch, totals[i], that `part` is: a float32 scalar on its device.
+at::Tensor share_of(double part, const at::Tensor& totals, int64_t i = 0);
 
 /// The phase of that name: "tokenizer", "latent_action", "dynamics" or "cotrain".
 std::unique_ptr<Phase> make_phase(const std::string& name, models::Genie genie);

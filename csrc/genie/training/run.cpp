@@ -21,6 +21,7 @@
 #include "genie/training/device.h"
 #include "genie/training/jepa_phase.h"
 #include "genie/training/module_state.h"
+#include "genie/training/recorded_step.h"
 #include "genie/training/token_fill.h"
 
 namespace genie::training {
@@ -104,6 +105,10 @@ constexpr const char* kKernelsOff =
     "the CUDA kernels are off, since none was ever run on a GPU: computing with torch's operations "
     "(GENIE_UNVERIFIED_CUDA_KERNELS=1 turns them on)\n";
 
+constexpr const char* kGraphUntried =
+    "training.cuda_graph: training steps are recorded as a CUDA graph, which was never run on a GPU; compare "
+    "the first losses with training.cuda_graph=false\n";
+
 void write_config(const config::Config& config, const std::string& out) {
   replace_text(out + "/config.yaml", config::to_yaml(config, true));
 }
@@ -124,6 +129,11 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   if (device.is_cuda() && ops::cuda_kernels_compiled() && !ops::cuda_kernels_enabled() &&
       hooks.show_progress && processes.first())
     fprintf(stderr, "%s", kKernelsOff);
+  if (config.training.cuda_graph) {
+    for (const std::string& name : all ? phase_names(config) : std::vector<std::string>{phase})
+      check_recordable(config, name, device, processes);
+    if (hooks.show_progress) fprintf(stderr, "%s", kGraphUntried);
+  }
   const KeepFreedMemory keep_freed_memory;
   // Not for the number there is already: the call switches off MKL's dynamic mode, which costs a tenth.
   const auto threads = static_cast<int>(config.training.num_threads);

@@ -23,9 +23,10 @@ class TokenizerPhase : public CodebookPhase {
     genie_->tokenizer()->initialize_from(video, mix_seed(seed_, Stream::initialization, 1));
   }
 
-  PartResult loss(const Part& part, const Totals& batch) override {
-    const models::TokenizerOutput output = genie_->tokenizer()->forward(part.video);
-    const double share = static_cast<double>(part.samples.size()) / batch[0];
+  PartResult loss(const TensorMap& inputs, const at::Tensor& batch) override {
+    const at::Tensor& video = inputs.at("video");
+    const models::TokenizerOutput output = genie_->tokenizer()->forward(video);
+    const at::Tensor share = share_of(static_cast<double>(video.size(0)), batch);
     const at::Tensor quality = psnr(output.reconstruction.detach(), output.patches, 2).mean();
     return {tokenizer_loss(output, genie_->config().tokenizer) * share,
             {{"psnr", quality * share}, {"commitment", output.quantizer_loss.detach() * share}}};

@@ -3,12 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -16,16 +13,16 @@
 #include "genie/core/progress.h"
 #include "genie/core/random.h"
 #include "genie/nn/autocast.h"
-#include "genie/nn/dropout.h"
 #include "genie/training/batches.h"
 #include "genie/training/checkpoint_writer.h"
 #include "genie/training/device.h"
-#include "genie/training/gradient_reducer.h"
 #include "genie/training/metrics_log.h"
 #include "genie/training/module_state.h"
 #include "genie/training/optimizer.h"
+#include "genie/training/recorded_step.h"
 #include "genie/training/running_means.h"
 #include "genie/training/schedule.h"
+#include "genie/training/step.h"
 
 namespace genie::training {
 namespace {
@@ -57,13 +54,21 @@ struct Trainer::Loop {
         validation_clips(std::move(validation)),
         config_yaml(config::to_yaml(config)),
         optimizer(phase.model(), settings, processes, config.training.shard_optimizer),
-        reducer(phase.model(), processes) {
+        stepper(make_step()) {
     phase.share(processes);
     if (processes.first())
       writer.emplace(owner.directory_ + "/checkpoints", config.training.keep_last,
                      config.training.keep_every);
     restore(owner);
     if (processes.first()) log.emplace(owner.directory_ + "/metrics.jsonl", step);
+  }
+
+  std::unique_ptr<Step> make_step() {
+    const StepPlace place{.device = device, .dtype = dtype};
+    if (config.training.cuda_graph)
+      return std::make_unique<RecordedStep>(phase, optimizer, place, make_cuda_graph(device));
+    return std::make_unique<OrdinaryStep>(phase, optimizer, processes, place,
+                                          static_cast<uint64_t>(config.training.seed));
   }
 
   /// The first process reads the newest checkpoint and sends it to the others.
@@ -168,67 +173,19 @@ struct Trainer::Loop {
   }
 
   void train_step() {
-    const uint64_t seed = static_cast<uint64_t>(config.training.seed);
     const std::vector<Part> parts = batches->next(settings.accumulation);
-    const Totals totals = batch_totals(parts);
-    double loss = 0;
-    std::map<std::string, at::Tensor> sums;  // over the parts
-    for (const Part& part : parts) {
-      std::vector<uint64_t> seeds;
-      for (const int64_t sample : part.samples) seeds.push_back(mix_seed(seed, Stream::dropout, sample));
-      PartResult result;
-      {
-        nn::AutocastScope autocast(device.type(), dtype);
-        nn::SampleSeedsScope random(std::move(seeds));
-        result = phase.loss(part, totals);
-      }
-      if (&part == &parts.back()) reducer.before_last_backward(result.loss);
-      torch::autograd::backward({result.loss}, {});
-      loss += result.loss.item<double>();
-      for (const auto& [name, value] : result.values)
-        sums[name] = sums.count(name) ? sums[name] + value : value;
-    }
-    add_up(loss, sums);
-    const double norm = optimizer.clip_gradients(settings.clip_gradient_norm);
-    const bool finite = std::isfinite(loss) && std::isfinite(norm);
-    ++step;
-    const double rate = learning_rate(settings, step);
-    if (finite) {
-      optimizer.step(rate, weight_decay(settings, step));
+    const StepResult result = stepper->take(++step, parts);
+    if (result.finite()) {
       bad_in_a_row = 0;
-      means.add("loss", at::scalar_tensor(loss, at::kDouble));
-      means.add("gradient_norm", at::scalar_tensor(norm, at::kDouble));
-      for (const auto& [name, value] : sums) means.add(name, value);
+      means.add("loss", at::scalar_tensor(result.loss, at::kDouble));
+      means.add("gradient_norm", at::scalar_tensor(result.gradient_norm, at::kDouble));
+      for (const auto& [name, value] : result.values) means.add(name, value);
     } else {
       skip_bad_step();
     }
-    optimizer.zero_grad();
-    phase.after_step(step, !finite);
-    last_loss = loss;
-    last_rate = rate;
-  }
-
-  /// Over all parts and processes.
-  Totals batch_totals(const std::vector<Part>& parts) {
-    Totals totals;
-    for (const Part& part : parts) {
-      const Totals further = phase.totals(part);
-      totals.resize(further.size());
-      for (size_t i = 0; i < further.size(); ++i) totals[i] += further[i];
-    }
-    return processes.sum(totals);
-  }
-
-  /// Makes one process's shares of loss and figures the whole batch's.
-  void add_up(double& loss, std::map<std::string, at::Tensor>& sums) {
-    if (processes.alone()) return;
-    std::vector<at::Tensor> values = {at::scalar_tensor(loss, at::TensorOptions(at::kDouble).device(device))};
-    for (const auto& item : sums) values.push_back(item.second.to(at::kDouble));
-    at::Tensor all = at::stack(values);
-    processes.sum(all);
-    loss = all[0].item<double>();
-    int64_t next = 1;
-    for (auto& item : sums) item.second = all[next++];
+    phase.after_step(step, !result.finite());
+    last_loss = result.loss;
+    last_rate = learning_rate(settings, step);
   }
 
   void skip_bad_step() {
@@ -335,7 +292,7 @@ struct Trainer::Loop {
   std::shared_ptr<const data::ClipDataset> training_clips, validation_clips;
   std::string config_yaml;
   AdamW optimizer;
-  GradientReducer reducer;
+  std::unique_ptr<Step> stepper;
   std::optional<CheckpointWriter> writer;  ///< of the first process
   std::optional<MetricsLog> log;           ///< of the first process
   std::unique_ptr<Batches> batches;        ///< none where no step is left
