@@ -116,7 +116,7 @@ def test_not_a_number_reaches_those_alone_that_see_it(frames, qk_norm):
 @pytest.mark.parametrize("size", [(1, 16, 3, 2, 32), (1, 50, 3, 2, 32)])
 @pytest.mark.parametrize("scale", [0.3, -0.3])
 def test_scores_of_any_size_pick_their_largest(size, scale):
-    """Rounding of scores about 1e11 is thousands: it must neither overflow exponentials nor lose all of them."""
+    """Rounding of scores about 1e11 is thousands: exponentials must neither overflow nor all be lost."""
     references.seed(12)
     qkv = draw(size, torch.float32)
     qkv[..., :2, :, :] *= 1e5

@@ -4,6 +4,7 @@
 // a BLAS would have to write its result to memory first. Only for *_vec.cpp files.
 
 #include <ATen/cpu/vec/vec.h>
+#include <c10/macros/Macros.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -72,9 +73,10 @@ void pack_transposed(const T* source, int64_t stride, int64_t depth, int64_t col
   }
 }
 
+/// Inlined, since short products call many tiles.
 template <class T, int rows, int vectors>
 C10_ALWAYS_INLINE void gemm_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* panel,
-                      int64_t panel_row, T* c, int64_t c_row, bool accumulate) {
+                                 int64_t panel_row, T* c, int64_t c_row, bool accumulate) {
   using Vec = at::vec::Vectorized<T>;
   Vec sum[rows][vectors];
 #pragma GCC unroll 8
