@@ -12,6 +12,16 @@
 namespace genie::ops {
 inline namespace CPU_CAPABILITY {
 
+constexpr int64_t row_grain = 16384;  // elements that are worth a thread
+
+/// Calls body(row) for all rows, in parallel.
+template <class Body>
+void for_rows(int64_t rows, int64_t width, const Body& body) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, row_grain / width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
 /// Calls body(first element, lanes) for each vector of a row.
 template <class Body>
 void for_vectors(int64_t width, const Body& body) {
@@ -33,13 +43,11 @@ inline at::vec::Vectorized<float> load(const float* from, int lanes, float beyon
 /// there are.
 template <class Body>
 void add_row_sums(int64_t rows, int64_t width, float* sums, const Body& body) {
-  constexpr int64_t few = 64, grain = 16384;
+  constexpr int64_t few = 64;
   const int64_t groups = (rows + few - 1) / few;
   std::vector<float> partial(static_cast<size_t>(groups * width));
-  at::parallel_for(0, groups, std::max<int64_t>(1, grain / (few * width)), [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      body(group * few, std::min(rows, (group + 1) * few), partial.data() + group * width);
-    }
+  for_rows(groups, few * width, [&](int64_t group) {
+    body(group * few, std::min(rows, (group + 1) * few), partial.data() + group * width);
   });
   for (int64_t group = 0; group < groups; ++group) {
     for (int64_t c = 0; c < width; ++c) sums[c] += partial[static_cast<size_t>(group * width + c)];

@@ -9,7 +9,6 @@ inline namespace CPU_CAPABILITY {
 namespace {
 
 using Vec = at::vec::Vectorized<float>;
-constexpr int64_t grain = 16384;
 
 /// The normal distribution function at x, and exp(-x^2 / 2). Abramowitz and Stegun, Handbook of Mathematical
 /// Functions, 7.1.26: its error is below 1e-7 here, about float32's own near 1.
@@ -26,16 +25,14 @@ std::pair<Vec, Vec> normal_cdf(Vec x) {
 }
 
 void gelu_forward_cpu(float* in, const float* bias, float* out, int64_t rows, int64_t width) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, grain / width), [=](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* from = in + row * width;
-      float* to = out + row * width;
-      for_vectors(width, [=](int64_t c, int lanes) {
-        const Vec x = load(from + c, lanes) + load(bias + c, lanes);
-        x.store(from + c, lanes);
-        (x * normal_cdf(x).first).store(to + c, lanes);
-      });
-    }
+  for_rows(rows, width, [=](int64_t row) {
+    float* from = in + row * width;
+    float* to = out + row * width;
+    for_vectors(width, [=](int64_t c, int lanes) {
+      const Vec x = load(from + c, lanes) + load(bias + c, lanes);
+      x.store(from + c, lanes);
+      (x * normal_cdf(x).first).store(to + c, lanes);
+    });
   });
 }
 

@@ -32,10 +32,7 @@ void layer_norm_row(const LayerNormRows& task, int64_t row, const float* bias, f
 }
 
 void layer_norm_cpu(const LayerNormRows& task, const float* bias, float eps, float* out) {
-  constexpr int64_t grain = 16384;
-  at::parallel_for(0, task.rows, std::max<int64_t>(1, grain / task.width), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) layer_norm_row(task, row, bias, eps, out);
-  });
+  for_rows(task.rows, task.width, [&](int64_t row) { layer_norm_row(task, row, bias, eps, out); });
 }
 
 /// Of one row; `sums` are those of the gradients by weight and bias.
