@@ -339,6 +339,8 @@ TEST_F(CudaKernelsTest, MaskgitRefusesWhatTheCpuRefuses) {
 using NormLinear = Tensor(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&,
                           const OptionalTensor&);
 using LinearResidual = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&);
+using LinearResidualBackward = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&,
+                                                                  const Tensor&);
 using Mlp = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&,
                                        const Tensor&, const Tensor&, const Tensor&, bool);
 using Tensors5 = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -375,6 +377,8 @@ TEST_F(CudaKernelsTest, PiecesOfABlockAreThoseOfTheCpu) {
               call<NormLinear>(key, "genie::norm_linear", as(x), as(nw), as(nb), eps, as(w1), as(b1)),
               call<NormLinear>(key, "genie::norm_linear", as(x), as(nw), as(nb), eps, as(w1), std::nullopt),
               call<LinearResidual>(key, "genie::linear_residual", as(wide_grad), as(w2), as(b2), as(x))),
+          call<LinearResidualBackward>(key, "genie::_linear_residual_backward", as(grad), as(wide_grad),
+                                       as(w2)),
           call<NormLinearBackward>(key, "genie::_norm_linear_backward", as(wide_grad), as(x), as(nw), as(nb),
                                    eps, as(w1)),
           call<MlpBackward>(key, "genie::_norm_mlp_residual_backward", as(grad), as(x), as(nw), as(nb), eps,

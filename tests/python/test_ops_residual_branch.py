@@ -55,8 +55,9 @@ CASES: dict[str, Case] = {
         lambda n, d, h: [(2, n, d), (d,), (d,), (h, d), (h,), (d, h), (d,)],
     ),
 }
-# Rows below one piece of work, over several, and a hidden layer that is no multiple of a vector.
-SIZES = [(1, 1, 1), (3, 8, 13), (1100, 16, 1024), (40, 48, 37)]
+# Rows below one piece of work and over several; enough that up to 35 threads take a share each, in pieces of
+# different length; a hidden layer that is no multiple of a vector.
+SIZES = [(1, 1, 1), (3, 8, 13), (1100, 16, 1024), (9001, 8, 13), (40, 48, 37)]
 
 
 def inputs(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:

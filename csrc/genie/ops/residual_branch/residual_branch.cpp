@@ -17,6 +17,7 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 using Context = torch::autograd::AutogradContext;
 using Variables = torch::autograd::variable_list;
+using Tensors3 = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Tensors5 = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Tensors7 =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
@@ -24,6 +25,7 @@ using Tensors7 =
 constexpr const char* norm_linear_name = "genie::norm_linear";
 constexpr const char* norm_linear_backward_name = "genie::_norm_linear_backward";
 constexpr const char* linear_residual_name = "genie::linear_residual";
+constexpr const char* linear_residual_backward_name = "genie::_linear_residual_backward";
 constexpr const char* mlp_name = "genie::norm_mlp_residual";
 constexpr const char* mlp_keeping_name = "genie::_norm_mlp_residual";
 constexpr const char* mlp_backward_name = "genie::_norm_mlp_residual_backward";
@@ -34,6 +36,7 @@ using NormLinearBackward = Tensors5(const at::Tensor&, const at::Tensor&, const 
                                     const at::Tensor&, double, const at::Tensor&);
 using LinearResidual = at::Tensor(const at::Tensor&, const at::Tensor&, const OptionalTensor&,
                                   const at::Tensor&);
+using LinearResidualBackward = Tensors3(const at::Tensor&, const at::Tensor&, const at::Tensor&);
 using Mlp = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
                        const at::Tensor&, const at::Tensor&, const at::Tensor&);
 using MlpKeeping = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
@@ -66,6 +69,13 @@ at::Tensor linear_residual_meta(const at::Tensor& x, const at::Tensor& weight, c
                                 const at::Tensor& residual) {
   check_linear_residual(x, weight, bias, residual);
   return at::empty_like(residual, at::MemoryFormat::Contiguous);
+}
+
+Tensors3 linear_residual_backward_meta(const at::Tensor& grad, const at::Tensor& x,
+                                       const at::Tensor& weight) {
+  check_same_device(linear_residual_backward_name, grad, x);
+  return {at::empty_like(x, at::MemoryFormat::Contiguous), at::empty_like(weight),
+          at::empty_symint({weight.sym_size(0)}, x.options())};
 }
 
 std::tuple<at::Tensor, at::Tensor> mlp_keeping_meta(const at::Tensor& x, const at::Tensor& norm_weight,
@@ -135,10 +145,9 @@ class LinearResidualFunction : public torch::autograd::Function<LinearResidualFu
 
   static Variables backward(Context* context, const Variables& grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
-    const at::Tensor grad = grads[0].reshape({-1, weight.size(0)});
-    const at::Tensor to_bias = context->saved_data["bias"].toBool() ? grad.sum(0) : at::Tensor();
-    return {grad.mm(weight).view_as(x), grad.t().mm(x.reshape({-1, weight.size(1)})), to_bias, grads[0]};
+    const auto [x, weight, bias] =
+        dispatch<LinearResidualBackward>(linear_residual_backward_name, grads[0], saved[0], saved[1]);
+    return {x, weight, context->saved_data["bias"].toBool() ? bias : at::Tensor(), grads[0]};
   }
 };
 
@@ -204,6 +213,16 @@ Tensors5 norm_linear_backward_autograd(const at::Tensor& grad, const at::Tensor&
   return refusing(norm_linear_name, results, {grad, x, norm_weight, norm_bias, weight});
 }
 
+Tensors3 linear_residual_backward_autograd(const at::Tensor& grad, const at::Tensor& x,
+                                           const at::Tensor& weight) {
+  Tensors3 results;
+  {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    results = dispatch<LinearResidualBackward>(linear_residual_backward_name, grad, x, weight);
+  }
+  return refusing(linear_residual_name, results, {grad, x, weight});
+}
+
 Tensors7 mlp_backward_autograd(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& norm_weight,
                                const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
                                const at::Tensor& hidden, const at::Tensor& weight2) {
@@ -246,6 +265,7 @@ TORCH_LIBRARY_FRAGMENT(genie, m) {
       "weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
       tags);
   m.def("linear_residual(Tensor x, Tensor weight, Tensor? bias, Tensor residual) -> Tensor", tags);
+  m.def("_linear_residual_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor, Tensor)", tags);
   m.def(
       "norm_mlp_residual(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps, Tensor weight1, Tensor "
       "bias1, Tensor weight2, Tensor bias2) -> Tensor",
@@ -265,6 +285,7 @@ TORCH_LIBRARY_IMPL(genie, Meta, m) {
   m.impl("norm_linear", norm_linear_meta);
   m.impl("_norm_linear_backward", norm_linear_backward_meta);
   m.impl("linear_residual", linear_residual_meta);
+  m.impl("_linear_residual_backward", linear_residual_backward_meta);
   m.impl("norm_mlp_residual", mlp_meta);
   m.impl("_norm_mlp_residual", mlp_keeping_meta);
   m.impl("_norm_mlp_residual_backward", mlp_backward_meta);
@@ -274,6 +295,7 @@ TORCH_LIBRARY_IMPL(genie, Autograd, m) {
   m.impl("norm_linear", norm_linear_autograd);
   m.impl("_norm_linear_backward", norm_linear_backward_autograd);
   m.impl("linear_residual", linear_residual_autograd);
+  m.impl("_linear_residual_backward", linear_residual_backward_autograd);
   m.impl("norm_mlp_residual", mlp_autograd);
   m.impl("_norm_mlp_residual_backward", mlp_backward_autograd);
 }

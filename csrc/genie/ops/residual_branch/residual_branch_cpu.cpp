@@ -1,15 +1,16 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "genie/ops/residual_branch/checks.h"
 #include "genie/ops/residual_branch/gelu.h"
 #include "genie/ops/residual_branch/layer_norm.h"
 #include "genie/ops/residual_branch/parts.h"
+#include "genie/ops/residual_branch/row_shares.h"
 
 namespace genie::ops {
 
@@ -23,10 +24,6 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-/// Rows done at a time, so that no intermediate result is larger than 16 MB. Fewer would stay nearer to the
-/// processor, but the gradients of the weights, sums over these rows, then run a third slower.
-int64_t rows_at_once(int64_t width) { return std::clamp<int64_t>((1 << 22) / width, 256, 65536); }
-
 LayerNormRows layer_norm_rows(const at::Tensor& x, const at::Tensor& weight, const Normalized& normal) {
   return {x.const_data_ptr<float>(),
           weight.const_data_ptr<float>(),
@@ -36,61 +33,76 @@ LayerNormRows layer_norm_rows(const at::Tensor& x, const at::Tensor& weight, con
           x.size(1)};
 }
 
-/// torch's LayerNorm; in float32 ours, which takes half its time.
-Normalized normalize_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  if (x.scalar_type() != at::kFloat) return normalize(x, weight, bias, eps);
-  const Normalized normal{at::empty_like(x), at::empty({x.size(0)}, x.options()),
-                          at::empty({x.size(0)}, x.options())};
-  layer_norm(layer_norm_rows(x, weight.contiguous(), normal), bias.contiguous().const_data_ptr<float>(),
-             static_cast<float>(eps), normal.value.mutable_data_ptr<float>());
-  return normal;
-}
+/// LayerNorm: torch's; in float32 ours, which takes half its time.
+struct Norm {
+  Norm(const at::Tensor& weight, const at::Tensor& bias, double eps)
+      : weight(weight.contiguous()), bias(bias.contiguous()), eps(eps) {}
+
+  Normalized operator()(const at::Tensor& x) const {
+    if (x.scalar_type() != at::kFloat) return normalize(x, weight, bias, eps);
+    const Normalized normal{at::empty_like(x), at::empty({x.size(0)}, x.options()),
+                            at::empty({x.size(0)}, x.options())};
+    layer_norm(layer_norm_rows(x, weight, normal), bias.const_data_ptr<float>(), static_cast<float>(eps),
+               normal.value.mutable_data_ptr<float>());
+    return normal;
+  }
+
+  at::Tensor weight, bias;
+  double eps;
+};
 
 /// The backward pass of linear(layer_norm(x)), a piece of the rows at a time. The bias of the linear map is
 /// left to the caller.
 class NormLinearGradients {
  public:
-  NormLinearGradients(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
-                      double eps, const at::Tensor& weight)
+  NormLinearGradients(const RowShares& shares, const at::Tensor& x, const Norm& norm,
+                      const at::Tensor& weight)
       : to_x(at::empty_like(x)),
-        to_weight(at::zeros_like(weight)),
-        to_norm_(at::zeros({2, x.size(1)}, x.options())),
         x_(x),
-        norm_weight_(norm_weight.contiguous()),
-        norm_bias_(norm_bias.contiguous()),
+        norm_(norm),
         weight_(weight),
-        eps_(eps) {}
+        to_weight_(shares, weight.sizes(), weight.options()),
+        to_norm_(shares, {2, x.size(1)}, x.options()) {}
 
   /// `grad`: of the results of row `row` and those after it. `residual`: what x's gradient has besides.
-  void add(int64_t row, const at::Tensor& grad, const OptionalTensor& residual = std::nullopt) {
+  void add(int64_t share, int64_t row, const at::Tensor& grad,
+           const OptionalTensor& residual = std::nullopt) const {
     const at::Tensor x = x_.narrow(0, row, grad.size(0));
-    const Normalized normal = normalize_rows(x, norm_weight_, norm_bias_, eps_);
-    to_weight.addmm_(grad.t(), normal.value);
-    differentiate_norm(grad.mm(weight_), x, normal, residual, to_x.narrow(0, row, grad.size(0)));
+    const Normalized normal = norm_(x);
+    to_weight_.of(share).addmm_(grad.t(), normal.value);
+    differentiate_norm(grad.mm(weight_), x, normal, residual, to_x.narrow(0, row, grad.size(0)),
+                       to_norm_.of(share));
   }
 
-  at::Tensor to_norm_weight() const { return to_norm_[0]; }
-  at::Tensor to_norm_bias() const { return to_norm_[1]; }
+  at::Tensor to_weight() const { return to_weight_.total(); }
+  /// By the norm's weight and its bias.
+  std::pair<at::Tensor, at::Tensor> to_norm() const {
+    const at::Tensor both = to_norm_.total();
+    return {both[0], both[1]};
+  }
 
-  const at::Tensor to_x, to_weight;
+  const at::Tensor to_x;
 
  private:
   void differentiate_norm(const at::Tensor& grad, const at::Tensor& x, const Normalized& normal,
-                          const OptionalTensor& residual, const at::Tensor& to_x) const {
+                          const OptionalTensor& residual, const at::Tensor& to_x,
+                          const at::Tensor& to_norm) const {
     if (x.scalar_type() == at::kFloat) {
-      layer_norm_gradient(layer_norm_rows(x, norm_weight_, normal), grad.const_data_ptr<float>(),
+      layer_norm_gradient(layer_norm_rows(x, norm_.weight, normal), grad.const_data_ptr<float>(),
                           residual ? residual->const_data_ptr<float>() : nullptr,
-                          to_x.mutable_data_ptr<float>(), to_norm_.mutable_data_ptr<float>());
+                          to_x.mutable_data_ptr<float>(), to_norm.mutable_data_ptr<float>());
       return;
     }
     const auto [dx, dw, db] = at::native_layer_norm_backward(grad, x, {x.size(1)}, normal.mean, normal.rstd,
-                                                             norm_weight_, norm_bias_, {true, true, true});
-    to_norm_.add_(at::stack({dw, db}));
+                                                             norm_.weight, norm_.bias, {true, true, true});
+    to_norm.add_(at::stack({dw, db}));
     to_x.copy_(residual ? dx + *residual : dx);
   }
 
-  const at::Tensor to_norm_, x_, norm_weight_, norm_bias_, weight_;
-  double eps_;
+  const at::Tensor x_;
+  const Norm norm_;
+  const at::Tensor weight_;
+  const SharedSum to_weight_, to_norm_;
 };
 
 /// Adds the bias to `hidden` and writes the activation of that to `out`.
@@ -121,20 +133,21 @@ at::Tensor norm_linear_cpu(const at::Tensor& x_, const at::Tensor& norm_weight, 
                            double eps, const at::Tensor& weight, const OptionalTensor& bias) {
   check_norm_linear(x_, norm_weight, norm_bias, weight, bias);
   const at::Tensor x = as_rows(x_);
-  const int64_t rows = x.size(0), width = weight.size(0), piece = rows_at_once(width);
-  const at::Tensor out = at::empty({rows, width}, x.options());
-  for (int64_t row = 0; row < rows; row += piece) {
-    const int64_t count = std::min(piece, rows - row);
-    at::Tensor part = out.narrow(0, row, count);
-    const at::Tensor normal = normalize_rows(x.narrow(0, row, count), norm_weight, norm_bias, eps).value;
-    if (bias) {
-      at::addmm_out(part, *bias, normal, weight.t());
-    } else {
-      at::mm_out(part, normal, weight.t());
-    }
-  }
+  const Norm norm(norm_weight, norm_bias, eps);
+  const at::Tensor out = at::empty({x.size(0), weight.size(0)}, x.options());
+  RowShares(x.size(0), weight).in_parallel([&](int64_t, const auto& pieces) {
+    pieces([&](int64_t row, int64_t count) {
+      at::Tensor part = out.narrow(0, row, count);
+      const at::Tensor normal = norm(x.narrow(0, row, count)).value;
+      if (bias) {
+        at::addmm_out(part, *bias, normal, weight.t());
+      } else {
+        at::mm_out(part, normal, weight.t());
+      }
+    });
+  });
   std::vector<int64_t> shape = x_.sizes().vec();
-  shape.back() = width;
+  shape.back() = weight.size(0);
   return out.view(shape);
 }
 
@@ -142,19 +155,57 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_line
     const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
     double eps, const at::Tensor& weight) {
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
-  const int64_t rows = x.size(0), piece = rows_at_once(weight.size(0));
-  NormLinearGradients gradients(x, norm_weight, norm_bias, eps, weight);
-  for (int64_t row = 0; row < rows; row += piece) {
-    gradients.add(row, grad.narrow(0, row, std::min(piece, rows - row)));
-  }
-  return {gradients.to_x.view(x_.sizes()), gradients.to_norm_weight(), gradients.to_norm_bias(),
-          gradients.to_weight, grad.sum(0)};
+  const RowShares shares(x.size(0), weight);
+  const NormLinearGradients gradients(shares, x, Norm(norm_weight, norm_bias, eps), weight);
+  const SharedSum to_bias(shares, {weight.size(0)}, x.options());
+  shares.in_parallel([&](int64_t share, const auto& pieces) {
+    pieces([&](int64_t row, int64_t count) {
+      const at::Tensor grad_part = grad.narrow(0, row, count);
+      gradients.add(share, row, grad_part);
+      to_bias.of(share).add_(grad_part.sum(0));
+    });
+  });
+  const auto [to_norm_weight, to_norm_bias] = gradients.to_norm();
+  return {gradients.to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, gradients.to_weight(),
+          to_bias.total()};
 }
 
-at::Tensor linear_residual_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                               const at::Tensor& residual) {
-  check_linear_residual(x, weight, bias, residual);
-  return add_linear(residual, x, weight, bias);
+at::Tensor linear_residual_cpu(const at::Tensor& x_, const at::Tensor& weight, const OptionalTensor& bias,
+                               const at::Tensor& residual_) {
+  check_linear_residual(x_, weight, bias, residual_);
+  const at::Tensor x = as_rows(x_), residual = as_rows(residual_), out = at::empty_like(residual);
+  RowShares(x.size(0), weight).in_parallel([&](int64_t, const auto& pieces) {
+    pieces([&](int64_t row, int64_t count) {
+      at::Tensor part = out.narrow(0, row, count);
+      const at::Tensor start = residual.narrow(0, row, count);
+      if (bias) {
+        at::add_out(part, start, *bias);
+      } else {
+        part.copy_(start);
+      }
+      part.addmm_(x.narrow(0, row, count), weight.t());
+    });
+  });
+  return out.view(residual_.sizes());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_residual_backward_cpu(const at::Tensor& grad_,
+                                                                            const at::Tensor& x_,
+                                                                            const at::Tensor& weight) {
+  const at::Tensor x = as_rows(x_), grad = as_rows(grad_), to_x = at::empty_like(x);
+  const RowShares shares(x.size(0), weight);
+  const SharedSum to_weight(shares, weight.sizes(), x.options()),
+      to_bias(shares, {weight.size(0)}, x.options());
+  shares.in_parallel([&](int64_t share, const auto& pieces) {
+    pieces([&](int64_t row, int64_t count) {
+      const at::Tensor grad_part = grad.narrow(0, row, count);
+      at::Tensor to_x_part = to_x.narrow(0, row, count);
+      at::mm_out(to_x_part, grad_part, weight);
+      to_weight.of(share).addmm_(grad_part.t(), x.narrow(0, row, count));
+      to_bias.of(share).add_(grad_part.sum(0));
+    });
+  });
+  return {to_x.view(x_.sizes()), to_weight.total(), to_bias.total()};
 }
 
 std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, const at::Tensor& norm_weight,
@@ -163,24 +214,25 @@ std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, c
                                                          const at::Tensor& weight2, const at::Tensor& bias2,
                                                          bool keep_hidden) {
   check_norm_mlp_residual(x_, norm_weight, norm_bias, weight1, bias1, weight2, bias2);
-  const at::Tensor x = as_rows(x_);
-  const at::Tensor bias = bias1.contiguous();
-  const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
-  const int64_t most = std::min(piece, rows);
-  const at::Tensor out = at::empty_like(x),
-                   hidden = at::empty({keep_hidden ? rows : most, width}, x.options());
-  const at::Tensor active = at::empty({most, width}, x.options());
-  for (int64_t row = 0; row < rows; row += piece) {
-    const int64_t count = std::min(piece, rows - row);
-    const at::Tensor x_part = x.narrow(0, row, count);
-    at::Tensor hidden_part = hidden.narrow(0, keep_hidden ? row : 0, count),
-               active_part = active.narrow(0, 0, count), out_part = out.narrow(0, row, count);
-    at::mm_out(hidden_part, normalize_rows(x_part, norm_weight, norm_bias, eps).value, weight1.t());
-    activate(hidden_part, bias, active_part);
-    at::add_out(out_part, x_part, bias2);
-    out_part.addmm_(active_part, weight2.t());
-  }
-  return {out.view(x_.sizes()), keep_hidden ? hidden : at::empty({0, width}, x.options())};
+  const at::Tensor x = as_rows(x_), bias = bias1.contiguous();
+  const Norm norm(norm_weight, norm_bias, eps);
+  const int64_t rows = x.size(0), width = weight1.size(0);
+  const at::Tensor out = at::empty_like(x), hidden = at::empty({keep_hidden ? rows : 0, width}, x.options());
+  const RowShares shares(rows, weight1);
+  shares.in_parallel([&](int64_t, const auto& pieces) {
+    const at::Tensor active = at::empty({shares.piece(), width}, x.options()),
+                     here = keep_hidden ? hidden : at::empty_like(active);
+    pieces([&](int64_t row, int64_t count) {
+      const at::Tensor x_part = x.narrow(0, row, count);
+      at::Tensor hidden_part = here.narrow(0, keep_hidden ? row : 0, count),
+                 active_part = active.narrow(0, 0, count), out_part = out.narrow(0, row, count);
+      at::mm_out(hidden_part, norm(x_part).value, weight1.t());
+      activate(hidden_part, bias, active_part);
+      at::add_out(out_part, x_part, bias2);
+      out_part.addmm_(active_part, weight2.t());
+    });
+  });
+  return {out.view(x_.sizes()), hidden};
 }
 
 at::Tensor norm_mlp_residual_alone_cpu(const at::Tensor& x, const at::Tensor& norm_weight,
@@ -196,28 +248,27 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
                                const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
                                const at::Tensor& hidden, const at::Tensor& weight2) {
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
-  const int64_t rows = x.size(0), width = weight1.size(0), piece = rows_at_once(width);
-  NormLinearGradients first(x, norm_weight, norm_bias, eps, weight1);
-  const at::Tensor to_bias1 = at::zeros({width}, x.options()), to_weight2 = at::zeros_like(weight2),
-                   to_bias2 = grad.sum(0);
-  const int64_t most = std::min(piece, rows);
-  const at::Tensor active = at::empty({most, width}, x.options()), to_hidden = at::empty_like(active);
-  for (int64_t row = 0; row < rows; row += piece) {
-    const int64_t count = std::min(piece, rows - row);
-    const at::Tensor grad_part = grad.narrow(0, row, count);
-    at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count);
-    at::mm_out(to_hidden_part, grad_part, weight2);
-    activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part, to_bias1);
-    to_weight2.addmm_(grad_part.t(), active_part);
-    first.add(row, to_hidden_part, grad_part);
-  }
-  return {first.to_x.view(x_.sizes()),
-          first.to_norm_weight(),
-          first.to_norm_bias(),
-          first.to_weight,
-          to_bias1,
-          to_weight2,
-          to_bias2};
+  const int64_t width = weight1.size(0);
+  const RowShares shares(x.size(0), weight1);
+  const NormLinearGradients first(shares, x, Norm(norm_weight, norm_bias, eps), weight1);
+  const SharedSum to_bias1(shares, {width}, x.options()), to_weight2(shares, weight2.sizes(), x.options()),
+      to_bias2(shares, {weight2.size(0)}, x.options());
+  shares.in_parallel([&](int64_t share, const auto& pieces) {
+    const at::Tensor active = at::empty({shares.piece(), width}, x.options()),
+                     to_hidden = at::empty_like(active);
+    pieces([&](int64_t row, int64_t count) {
+      const at::Tensor grad_part = grad.narrow(0, row, count);
+      at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count);
+      at::mm_out(to_hidden_part, grad_part, weight2);
+      activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part, to_bias1.of(share));
+      to_weight2.of(share).addmm_(grad_part.t(), active_part);
+      to_bias2.of(share).add_(grad_part.sum(0));
+      first.add(share, row, to_hidden_part, grad_part);
+    });
+  });
+  const auto [to_norm_weight, to_norm_bias] = first.to_norm();
+  return {first.to_x.view(x_.sizes()), to_norm_weight,  to_norm_bias, first.to_weight(), to_bias1.total(),
+          to_weight2.total(),          to_bias2.total()};
 }
 
 }  // namespace
@@ -226,6 +277,7 @@ TORCH_LIBRARY_IMPL(genie, CPU, m) {
   m.impl("norm_linear", norm_linear_cpu);
   m.impl("_norm_linear_backward", norm_linear_backward_cpu);
   m.impl("linear_residual", linear_residual_cpu);
+  m.impl("_linear_residual_backward", linear_residual_backward_cpu);
   m.impl("norm_mlp_residual", norm_mlp_residual_alone_cpu);
   m.impl("_norm_mlp_residual", norm_mlp_residual_cpu);
   m.impl("_norm_mlp_residual_backward", norm_mlp_residual_backward_cpu);

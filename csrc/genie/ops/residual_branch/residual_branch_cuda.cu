@@ -94,7 +94,19 @@ at::Tensor linear_residual_cuda(const at::Tensor& x, const at::Tensor& weight, c
   check_cuda_kernels_enabled("genie::linear_residual");
   check_linear_residual(x, weight, bias, residual);
   const c10::cuda::CUDAGuard on_device(x.device());
-  return add_linear(residual, x, weight, bias);
+  const at::Tensor start = residual.contiguous();
+  const at::Tensor out = bias ? start + *bias : start.clone();
+  out.view({-1, weight.size(0)}).addmm_(as_rows(x), weight.t());
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_residual_backward_cuda(const at::Tensor& grad_,
+                                                                             const at::Tensor& x_,
+                                                                             const at::Tensor& weight) {
+  check_cuda_kernels_enabled("genie::_linear_residual_backward");
+  const c10::cuda::CUDAGuard on_device(x_.device());
+  const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
+  return {grad.mm(weight).view(x_.sizes()), grad.t().mm(x), grad.sum(0)};
 }
 
 std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cuda(const at::Tensor& x_, const at::Tensor& norm_weight,
@@ -145,6 +157,7 @@ TORCH_LIBRARY_IMPL(genie, CUDA, m) {
   m.impl("norm_linear", norm_linear_cuda);
   m.impl("_norm_linear_backward", norm_linear_backward_cuda);
   m.impl("linear_residual", linear_residual_cuda);
+  m.impl("_linear_residual_backward", linear_residual_backward_cuda);
   m.impl("norm_mlp_residual", norm_mlp_residual_alone_cuda);
   m.impl("_norm_mlp_residual", norm_mlp_residual_cuda);
   m.impl("_norm_mlp_residual_backward", norm_mlp_residual_backward_cuda);
