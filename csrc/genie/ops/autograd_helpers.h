@@ -18,6 +18,13 @@ decltype(auto) dispatch(const char* name, Args&&... args) {
   return op.call(std::forward<Args>(args)...);
 }
 
+/// The same for the kernel of a device, past autograd's own.
+template <class Function, class... Args>
+decltype(auto) dispatch_below_autograd(const char* name, Args&&... args) {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return dispatch<Function>(name, std::forward<Args>(args)...);
+}
+
 /// For the Meta kernels of backward ops, which run when any argument is on meta: throws unless all are.
 inline void check_same_device(const char* op, const at::Tensor& grad, const at::Tensor& input) {
   TORCH_CHECK_VALUE(grad.device() == input.device(), op, ": the gradient is on ", grad.device(),

@@ -101,12 +101,8 @@ at::Tensor autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
 Gradients autograd_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const at::Tensor& cu_seqlens, c10::SymInt max_seqlen,
                             std::optional<double> scale, const OptionalTensor& frame_ids) {
-  Gradients result;
-  {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    result =
-        dispatch<BackwardSignature>(backward_name, grad, q, k, v, cu_seqlens, max_seqlen, scale, frame_ids);
-  }
+  const auto result = dispatch_below_autograd<BackwardSignature>(backward_name, grad, q, k, v, cu_seqlens,
+                                                                 max_seqlen, scale, frame_ids);
   const auto once = [&](const at::Tensor& x) { return once_differentiable(name, x, {grad, q, k, v}); };
   return {once(std::get<0>(result)), once(std::get<1>(result)), once(std::get<2>(result))};
 }

@@ -190,8 +190,8 @@ at::Tensor mlp_autograd(const at::Tensor& x, const at::Tensor& norm_weight, cons
   if (differentiated({x, norm_weight, norm_bias, weight1, bias1, weight2, bias2})) {
     return MlpFunction::apply(x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2);
   }
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return dispatch<Mlp>(mlp_name, x, norm_weight, norm_bias, eps, weight1, bias1, weight2, bias2);
+  return dispatch_below_autograd<Mlp>(mlp_name, x, norm_weight, norm_bias, eps, weight1, bias1, weight2,
+                                      bias2);
 }
 
 /// Each of the results, made to refuse a second derivative.
@@ -204,34 +204,23 @@ Tuple refusing(const char* op, const Tuple& results, at::TensorList inputs) {
 Tensors5 norm_linear_backward_autograd(const at::Tensor& grad, const at::Tensor& x,
                                        const at::Tensor& norm_weight, const at::Tensor& norm_bias, double eps,
                                        const at::Tensor& weight) {
-  Tensors5 results;
-  {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    results =
-        dispatch<NormLinearBackward>(norm_linear_backward_name, grad, x, norm_weight, norm_bias, eps, weight);
-  }
+  const auto results = dispatch_below_autograd<NormLinearBackward>(norm_linear_backward_name, grad, x,
+                                                                   norm_weight, norm_bias, eps, weight);
   return refusing(norm_linear_name, results, {grad, x, norm_weight, norm_bias, weight});
 }
 
 Tensors3 linear_residual_backward_autograd(const at::Tensor& grad, const at::Tensor& x,
                                            const at::Tensor& weight) {
-  Tensors3 results;
-  {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    results = dispatch<LinearResidualBackward>(linear_residual_backward_name, grad, x, weight);
-  }
+  const auto results =
+      dispatch_below_autograd<LinearResidualBackward>(linear_residual_backward_name, grad, x, weight);
   return refusing(linear_residual_name, results, {grad, x, weight});
 }
 
 Tensors7 mlp_backward_autograd(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& norm_weight,
                                const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
                                const at::Tensor& hidden, const at::Tensor& weight2) {
-  Tensors7 results;
-  {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    results = dispatch<MlpBackward>(mlp_backward_name, grad, x, norm_weight, norm_bias, eps, weight1, hidden,
-                                    weight2);
-  }
+  const auto results = dispatch_below_autograd<MlpBackward>(mlp_backward_name, grad, x, norm_weight,
+                                                            norm_bias, eps, weight1, hidden, weight2);
   return refusing(mlp_name, results, {grad, x, norm_weight, norm_bias, weight1, hidden, weight2});
 }
 

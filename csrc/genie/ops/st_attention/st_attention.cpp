@@ -72,11 +72,8 @@ at::Tensor autograd(const at::Tensor& qkv, std::string_view axis, bool causal, b
 
 at::Tensor autograd_backward(const at::Tensor& grad, const at::Tensor& qkv, std::string_view axis,
                              bool causal, bool qk_norm, std::optional<double> scale) {
-  at::Tensor result;
-  {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    result = dispatch<BackwardSignature>(backward_name, grad, qkv, axis, causal, qk_norm, scale);
-  }
+  const auto result =
+      dispatch_below_autograd<BackwardSignature>(backward_name, grad, qkv, axis, causal, qk_norm, scale);
   return once_differentiable(name, result, {grad, qkv});
 }
 
