@@ -49,6 +49,11 @@ CASES: dict[str, Case] = {
         linear_residual,
         lambda n, d, h: [(2, n, d), (h, d), (h,), (2, n, h)],
     ),
+    "linear_residual_without_bias": (
+        lambda x, w, residual: ops.linear_residual(x, w, None, residual),
+        lambda x, w, residual: residual + F.linear(x, w),
+        lambda n, d, h: [(2, n, d), (h, d), (2, n, h)],
+    ),
     "norm_mlp_residual": (
         lambda x, nw, nb, w1, b1, w2, b2: ops.norm_mlp_residual(x, nw, nb, EPS, w1, b1, w2, b2),
         mlp,
