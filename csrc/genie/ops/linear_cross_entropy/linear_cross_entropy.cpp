@@ -71,8 +71,7 @@ Sums autograd(const at::Tensor& x, const at::Tensor& weight, const OptionalTenso
     const auto results = LinearCrossEntropy::apply(x, weight, bias, targets, smoothing);
     return {results[0], results[1]};
   }
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return dispatch<Signature>(name, x, weight, bias, targets, smoothing);
+  return dispatch_below_autograd<Signature>(name, x, weight, bias, targets, smoothing);
 }
 
 /// The products in the lower precision, the softmax in float32.

@@ -9,6 +9,7 @@
 
 #include "genie/ops/linear_cross_entropy/linear_cross_entropy.h"
 #include "genie/ops/linear_cross_entropy/softmax_gradient.h"
+#include "genie/ops/row_pieces.h"
 
 namespace genie::ops {
 
@@ -63,8 +64,7 @@ SumsAndGradients in_pieces(const at::Tensor& x_, const at::Tensor& weight,
   const at::Tensor to_x = at::empty({gradients ? rows : 0, x.size(1)}, x.options()),
                    to_weight = at::zeros({gradients ? classes : 0, x.size(1)}, wide),
                    to_bias = at::zeros({gradients && bias ? classes : 0}, wide);
-  // 16 MB of logits at a time; fewer rows make the products for the weight's gradient slower.
-  const int64_t piece = std::clamp<int64_t>((1 << 22) / classes, 256, 65536);
+  const int64_t piece = rows_at_once(classes);
   for (int64_t row = 0; row < rows; row += piece) {
     const int64_t count = std::min(piece, rows - row);
     const at::Tensor x_part = x.narrow(0, row, count);

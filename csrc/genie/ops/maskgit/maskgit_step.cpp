@@ -73,9 +73,9 @@ Result autograd(const at::Tensor& logits, const at::Tensor& tokens, const at::Te
                 const at::Tensor& sample_noise, const at::Tensor& confidence_noise, c10::SymInt num_masked,
                 double temperature, int64_t top_k, double top_p, double confidence_temperature,
                 std::string_view unmask) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return dispatch<Signature>(name, logits, tokens, mask, sample_noise, confidence_noise, num_masked,
-                             temperature, top_k, top_p, confidence_temperature, unmask);
+  return dispatch_below_autograd<Signature>(name, logits, tokens, mask, sample_noise, confidence_noise,
+                                            num_masked, temperature, top_k, top_p, confidence_temperature,
+                                            unmask);
 }
 
 }  // namespace

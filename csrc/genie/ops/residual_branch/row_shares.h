@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "genie/ops/row_pieces.h"
+
 namespace genie::ops {
 
 /// How a CPU shares out the rows that go through a linear map. Where there are many, each thread takes a
@@ -18,14 +20,12 @@ namespace genie::ops {
 class RowShares {
  public:
   RowShares(int64_t rows, const at::Tensor& weight) : rows_(rows) {
-    const int64_t narrow = std::min(weight.size(0), weight.size(1)),
-                  wide = std::max(weight.size(0), weight.size(1));
+    const int64_t narrow = std::min(weight.size(0), weight.size(1));
     // With fewer, what a thread adds up for a weight's gradient would be larger than its rows' results.
     const int64_t fewest = std::max<int64_t>(256, narrow), threads = at::get_num_threads();
     const bool many = rows >= fewest * threads && !at::in_parallel_region();
     count_ = many ? threads : 1;
-    // Alone, 16 MB: gradients of weights, sums over a piece's rows, run a third slower with fewer.
-    const int64_t best = many ? 512 : std::clamp<int64_t>((1 << 22) / wide, 256, 65536);
+    const int64_t best = many ? 512 : rows_at_once(std::max(weight.size(0), weight.size(1)));
     const int64_t share = (rows + count_ - 1) / count_,
                   pieces = std::max<int64_t>(1, (share + best / 2) / best);
     piece_ = (share + pieces - 1) / pieces;
