@@ -2,7 +2,8 @@
 
 They are ordinary torch operations: differentiable, usable under `torch.compile` and autocast, in
 float32, bfloat16 (computed in float32) and float64. The pieces of a block (`norm_linear`,
-`linear_residual`, `norm_mlp_residual`) take float32 and float64 alone and leave autocast to their parts.
+`linear_residual`, `norm_mlp_residual`) take float32 or float64, or bfloat16 or float16 for what is
+multiplied beside float32 for the rest, which is what autocast makes of them.
 Wrong shapes and values raise ValueError, wrong dtypes TypeError.
 
 The CUDA kernels (float16 as well) were compiled but never run on a GPU, so they are off: an operation

@@ -11,6 +11,7 @@
 
 #include "genie/ops/area_attention/area_attention.h"
 #include "genie/ops/maskgit/maskgit_step.h"
+#include "genie/ops/products.h"
 #include "genie/ops/rope/rope.h"
 #include "genie/ops/st_attention/st_attention.h"
 #include "genie/ops/unverified_kernels.h"
@@ -362,10 +363,13 @@ void expect_all_close(const Tuple& actual, const Tuple& expected, double limit) 
 }
 
 TEST_F(CudaKernelsTest, PiecesOfABlockAreThoseOfTheCpu) {
-  for (const auto dtype : {at::kDouble, at::kFloat}) {
-    const auto draw = [&](at::IntArrayRef shape) { return at::randn(shape, at::kDouble).to(dtype); };
-    const Tensor x = draw({2, 5, 8}), nw = draw({8}), nb = draw({8}), w1 = draw({300, 8}), b1 = draw({300}),
-                 w2 = draw({8, 300}), b2 = draw({8}), grad = draw({2, 5, 8}), wide_grad = draw({2, 5, 300});
+  ops::assume_cpu_multiplies_bfloat16(true);  // as a GPU does: emulated tensors are the CPU's
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto multiplied = [&](at::IntArrayRef shape) { return at::randn(shape, at::kDouble).to(dtype); };
+    const auto draw = [&](at::IntArrayRef shape) { return multiplied(shape).to(ops::sum_type(dtype)); };
+    const Tensor x = draw({2, 5, 8}), nw = draw({8}), nb = draw({8}), w1 = multiplied({300, 8}),
+                 b1 = multiplied({300}), w2 = multiplied({8, 300}), b2 = multiplied({8}),
+                 grad = draw({2, 5, 8}), wide_grad = multiplied({2, 5, 300});
     const auto exact = [](const Tensor& t) { return t.to(at::kDouble); };
     const double eps = 1e-5;
     const auto on = [&](c10::DispatchKey key, const auto& as) {
@@ -386,6 +390,7 @@ TEST_F(CudaKernelsTest, PiecesOfABlockAreThoseOfTheCpu) {
     };
     expect_all_close(on(kCuda, [](const Tensor& t) { return t; }), on(kCpu, exact), tolerance(dtype));
   }
+  ops::assume_cpu_multiplies_bfloat16(std::nullopt);
 }
 
 TEST_F(CudaKernelsTest, KernelsThatWereNeverRunOnAGpuAreOffUntilEnabled) {

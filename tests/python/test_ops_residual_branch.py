@@ -102,6 +102,51 @@ def test_values_and_gradients_are_those_of_the_parts(
         assert error <= 3 * torch_error + (2e-6 if place.dtype == torch.float32 else 1e-13)
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("place", references.places(torch.float32, cuda=(torch.float32,)), indirect=True)
+def test_under_autocast_they_are_as_accurate_as_the_parts(
+    name: str, sizes: tuple[int, int, int], place: references.Place
+) -> None:
+    fused, parts, shapes = CASES[name]
+    tensors = inputs(shapes(*sizes), 10)
+    exact = with_gradients(parts, tensors)
+    low = [tensor.to(place.device, torch.float32) for tensor in tensors]
+    with torch.autocast(place.device, torch.bfloat16):
+        results = [with_gradients(function, low) for function in (fused, parts)]
+    for mine, torchs, true in zip(*results, exact, strict=True):
+        assert mine.dtype == torchs.dtype
+        scale = true.abs().max().clamp_min(1e-30)
+        error, torch_error = ((x.double().cpu() - true).abs().max() / scale for x in (mine, torchs))
+        assert error <= 1.5 * torch_error + 4e-3
+
+
+def narrowed(name: str, tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """As autocast has them: what is multiplied in `dtype`, the rest in float32."""
+    if name.startswith("linear_residual"):
+        return [*(tensor.to(dtype) for tensor in tensors[:-1]), tensors[-1].float()]
+    return [*(tensor.float() for tensor in tensors[:3]), *(tensor.to(dtype) for tensor in tensors[3:])]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", CASES)
+def test_narrow_factors_give_what_autocast_gives(name: str, dtype: torch.dtype) -> None:
+    fused, _, shapes = CASES[name]
+    tensors = inputs(shapes(30, 8, 13), 12)
+    with torch.autocast("cpu", dtype):
+        expected = fused(*(tensor.float() for tensor in tensors))
+    assert torch.equal(fused(*narrowed(name, tensors, dtype)), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_autocast_leaves_float64_alone(name: str) -> None:
+    fused, _, shapes = CASES[name]
+    tensors = inputs(shapes(3, 5, 7), 13)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = fused(*tensors)
+    assert out.dtype == torch.float64 and torch.equal(out, fused(*tensors))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree_with_differences(name: str) -> None:
     fused, _, shapes = CASES[name]
@@ -113,6 +158,15 @@ def test_gradients_agree_with_differences(name: str) -> None:
 def test_torch_accepts_the_ops(name: str) -> None:
     _, _, shapes = CASES[name]
     tensors = [tensor.requires_grad_() for tensor in inputs(shapes(3, 5, 7), 5)]
+    arguments = tensors if name == "linear_residual" else [*tensors[:3], EPS, *tensors[3:]]
+    torch.library.opcheck(getattr(torch.ops.genie, name).default, tuple(arguments))
+
+
+@pytest.mark.parametrize("name", ["norm_linear", "linear_residual", "norm_mlp_residual"])
+def test_torch_accepts_the_ops_with_narrow_factors(name: str) -> None:
+    _, _, shapes = CASES[name]
+    tensors = narrowed(name, inputs(shapes(3, 5, 7), 14), torch.bfloat16)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
     arguments = tensors if name == "linear_residual" else [*tensors[:3], EPS, *tensors[3:]]
     torch.library.opcheck(getattr(torch.ops.genie, name).default, tuple(arguments))
 
@@ -161,6 +215,15 @@ def test_what_does_not_fit_is_refused_by_name(name: str) -> None:
                 fused(*tensors[:index], wrong, *tensors[index + 1 :])
     with pytest.raises(TypeError, match="float32 or float64"):
         fused(*(tensor.bfloat16() for tensor in tensors))
+    narrow = narrowed(name, tensors, torch.bfloat16)
+    alone = [tensor.dtype for tensor in narrow].count(torch.bfloat16) == 1  # and so free to be float16
+    for index in range(1, len(narrow)):
+        multiplied = narrow[index].dtype == torch.bfloat16
+        if multiplied and alone:
+            continue
+        other = narrow[index].half() if multiplied else narrow[index].bfloat16()
+        with pytest.raises(TypeError, match="must be"):
+            fused(*narrow[:index], other, *narrow[index + 1 :])
 
 
 def test_a_block_gives_the_same_by_parts() -> None:
@@ -171,3 +234,8 @@ def test_a_block_gives_the_same_by_parts() -> None:
     whole.load_state_dict(parts.state_dict())
     x = torch.randn(2, 3, 5, 32, dtype=torch.float64)
     assert (parts(x) - whole(x)).abs().max() <= 1e-12
+    exact = whole(x)
+    parts, whole = parts.float(), whole.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        by_parts, at_once = ((block(x.float()) - exact).abs().max() for block in (parts, whole))
+    assert at_once <= 1.5 * by_parts <= 0.1 * exact.abs().max()

@@ -14,8 +14,8 @@ namespace {
 
 constexpr double kNormEps = 1e-5;
 
-torch::nn::Linear linear(int64_t in, int64_t out, bool bias) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
+nn::Linear linear(int64_t in, int64_t out, bool bias) {
+  return nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
 }
 
 torch::nn::LayerNorm layer_norm(int64_t dim) {

@@ -3,13 +3,13 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <string>
 
+#include "genie/nn/linear.h"
 #include "genie/nn/mlp.h"
 #include "genie/nn/rebindable.h"
 
@@ -32,7 +32,7 @@ class TokenAttentionImpl : public torch::nn::Module {
 
  private:
   int64_t heads_;
-  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+  nn::Linear qkv_{nullptr}, proj_{nullptr};
 };
 TORCH_MODULE(TokenAttention);
 
@@ -44,7 +44,7 @@ class QueryAttentionImpl : public torch::nn::Module {
 
  private:
   int64_t heads_;
-  torch::nn::Linear q_{nullptr}, kv_{nullptr};
+  nn::Linear q_{nullptr}, kv_{nullptr};
 };
 TORCH_MODULE(QueryAttention);
 
@@ -98,7 +98,7 @@ class AttentiveClassifierImpl : public torch::nn::Module {
  private:
   AttentiveClassifierOptions options_;
   AttentivePooler pooler_{nullptr};
-  torch::nn::Linear linear_{nullptr};
+  nn::Linear linear_{nullptr};
 };
 TORCH_MODULE(AttentiveClassifier);
 

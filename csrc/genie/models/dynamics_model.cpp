@@ -62,7 +62,7 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
   position_ = register_module("position", make_position(config.transformer, num_frames, grid));
   transformer_ =
       register_module("transformer", make_transformer(config.transformer, num_frames, grid, further));
-  head_ = register_module("head", torch::nn::Linear(dim, num_tokens));
+  head_ = register_module("head", nn::Linear(dim, num_tokens));
   initialize_weights(*this, config.transformer.depth);
   if (conditioning == "cross_attention") {
     // After initialize_weights: these blocks start as the identity.
@@ -82,8 +82,7 @@ DynamicsModelImpl::DynamicsModelImpl(const config::DynamicsConfig& config, int64
                       " puts no block among ", config.transformer.depth, " layers; make it at most that");
   }
   if (config.previous_frame_input) {
-    previous_ =
-        register_module("previous", torch::nn::Linear(torch::nn::LinearOptions(dim, dim).bias(false)));
+    previous_ = register_module("previous", nn::Linear(torch::nn::LinearOptions(dim, dim).bias(false)));
     at::NoGradGuard no_grad;
     previous_->weight.copy_(at::eye(dim));
   }

@@ -3,13 +3,13 @@
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/embedding.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <tuple>
 
 #include "genie/config/model_config.h"
+#include "genie/nn/linear.h"
 #include "genie/nn/patches.h"
 #include "genie/nn/positional_embedding.h"
 #include "genie/nn/rebindable.h"
@@ -116,11 +116,11 @@ class DynamicsModelImpl : public torch::nn::Module {
   ActionEmbedding action_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   nn::STTransformer transformer_{nullptr};
-  torch::nn::Linear previous_{nullptr};  // with previous_frame_input, else null
+  nn::Linear previous_{nullptr};  // with previous_frame_input, else null
   // With action_conditioning cross_attention, else null.
   torch::nn::ModuleList cross_{nullptr};
   nn::TemporalPositionalEmbedding action_position_{nullptr};
-  torch::nn::Linear head_{nullptr};
+  nn::Linear head_{nullptr};
 };
 TORCH_MODULE(DynamicsModel);
 

@@ -11,12 +11,12 @@ namespace genie::models {
 
 ActionEncoderImpl::ActionEncoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                      const nn::PatchGrid& grid, int64_t code_dim) {
-  embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
-  embed_change_ = register_module("embed_change", torch::nn::Linear(grid.values(), config.dim));
+  embed_ = register_module("embed", nn::Linear(grid.values(), config.dim));
+  embed_change_ = register_module("embed_change", nn::Linear(grid.values(), config.dim));
   position_ = register_module("position", make_position(config, num_frames, grid));
   action_token_ = register_parameter("action_token", at::randn({config.dim}) * 0.02);
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid, 1));
-  head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
+  head_ = register_module("head", nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
 }
 
@@ -35,11 +35,11 @@ at::Tensor ActionEncoderImpl::forward(const at::Tensor& patches) {
 
 FramePredictorImpl::FramePredictorImpl(const config::TransformerConfig& config, int64_t num_frames,
                                        const nn::PatchGrid& grid, int64_t code_dim) {
-  embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
-  embed_action_ = register_module("embed_action", torch::nn::Linear(code_dim, config.dim));
+  embed_ = register_module("embed", nn::Linear(grid.values(), config.dim));
+  embed_action_ = register_module("embed_action", nn::Linear(code_dim, config.dim));
   position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
-  head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
+  head_ = register_module("head", nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
 }
 

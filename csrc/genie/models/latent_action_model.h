@@ -1,12 +1,12 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 
 #include "genie/config/model_config.h"
+#include "genie/nn/linear.h"
 #include "genie/nn/patches.h"
 #include "genie/nn/positional_embedding.h"
 #include "genie/nn/rebindable.h"
@@ -26,7 +26,7 @@ class ActionEncoderImpl : public torch::nn::Module, public nn::Rebindable {
   void rebind(const std::string&, const at::Tensor& tensor) override { action_token_ = tensor; }
 
  private:
-  torch::nn::Linear embed_{nullptr}, embed_change_{nullptr}, head_{nullptr};
+  nn::Linear embed_{nullptr}, embed_change_{nullptr}, head_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   at::Tensor action_token_;  // (E): a further token of each frame, whose output is the action
   nn::STTransformer transformer_{nullptr};
@@ -42,7 +42,7 @@ class FramePredictorImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& patches_BTNP, const at::Tensor& codes_BTD);
 
  private:
-  torch::nn::Linear embed_{nullptr}, embed_action_{nullptr}, head_{nullptr};
+  nn::Linear embed_{nullptr}, embed_action_{nullptr}, head_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   nn::STTransformer transformer_{nullptr};
 };

@@ -21,13 +21,13 @@ VisionPredictorImpl::VisionPredictorImpl(const VisionPredictorOptions& options) 
       "VisionPredictor: embed_dim and the grid must be at least 1 and depth not negative, got embed_dim=",
       options.embed_dim, ", depth=", stack.depth, ", grid ", options.grid.frames, " x ", options.grid.height,
       " x ", options.grid.width);
-  predictor_embed_ = register_module("predictor_embed", torch::nn::Linear(options.embed_dim, stack.dim));
+  predictor_embed_ = register_module("predictor_embed", nn::Linear(options.embed_dim, stack.dim));
   mask_tokens_ = register_module("mask_tokens", MaskTokens(options.num_mask_tokens, stack.dim));
   predictor_blocks_ = register_module("predictor_blocks", torch::nn::ModuleList());
   for (int64_t i = 0; i < stack.depth; ++i) predictor_blocks_->push_back(nn::make_rope_block(stack, i));
   predictor_norm_ = register_module("predictor_norm",
                                     torch::nn::LayerNorm(torch::nn::LayerNormOptions({stack.dim}).eps(1e-6)));
-  predictor_proj_ = register_module("predictor_proj", torch::nn::Linear(stack.dim, options.embed_dim));
+  predictor_proj_ = register_module("predictor_proj", nn::Linear(stack.dim, options.embed_dim));
   nn::initialize_vjepa(*this);
   for (int64_t i = 0; i < stack.depth; ++i) {
     nn::rescale_block(*predictor_blocks_[i]->as<nn::RoPEBlockImpl>(), i + 1);

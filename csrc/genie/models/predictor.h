@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
@@ -11,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "genie/nn/linear.h"
 #include "genie/nn/packed_tokens.h"
 #include "genie/nn/rebindable.h"
 #include "genie/nn/rope_block.h"
@@ -55,7 +55,7 @@ class VisionPredictorImpl : public torch::nn::Module {
 
  private:
   VisionPredictorOptions options_;
-  torch::nn::Linear predictor_embed_{nullptr}, predictor_proj_{nullptr};
+  nn::Linear predictor_embed_{nullptr}, predictor_proj_{nullptr};
   MaskTokens mask_tokens_{nullptr};
   torch::nn::ModuleList predictor_blocks_{nullptr};
   torch::nn::LayerNorm predictor_norm_{nullptr};

@@ -15,7 +15,7 @@
 namespace genie::models {
 namespace {
 
-void zero_(torch::nn::Linear& linear) {
+void zero_(nn::Linear& linear) {
   at::NoGradGuard no_grad;
   linear->weight.zero_();
   linear->bias.zero_();
@@ -25,13 +25,13 @@ void zero_(torch::nn::Linear& linear) {
 
 VideoEncoderImpl::VideoEncoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
-  embed_ = register_module("embed", torch::nn::Linear(grid.values(), config.dim));
+  embed_ = register_module("embed", nn::Linear(grid.values(), config.dim));
   position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
-  head_ = register_module("head", torch::nn::Linear(config.dim, code_dim));
+  head_ = register_module("head", nn::Linear(config.dim, code_dim));
   initialize_weights(*this, config.depth);
   if (linear_path) {
-    linear_ = register_module("linear", torch::nn::Linear(grid.values(), code_dim));
+    linear_ = register_module("linear", nn::Linear(grid.values(), code_dim));
     zero_(head_);
   }
 }
@@ -45,13 +45,13 @@ at::Tensor VideoEncoderImpl::forward(const at::Tensor& patches) {
 
 VideoDecoderImpl::VideoDecoderImpl(const config::TransformerConfig& config, int64_t num_frames,
                                    const nn::PatchGrid& grid, int64_t code_dim, bool linear_path) {
-  embed_ = register_module("embed", torch::nn::Linear(code_dim, config.dim));
+  embed_ = register_module("embed", nn::Linear(code_dim, config.dim));
   position_ = register_module("position", make_position(config, num_frames, grid));
   transformer_ = register_module("transformer", make_transformer(config, num_frames, grid));
-  head_ = register_module("head", torch::nn::Linear(config.dim, grid.values()));
+  head_ = register_module("head", nn::Linear(config.dim, grid.values()));
   initialize_weights(*this, config.depth);
   if (linear_path) {
-    linear_ = register_module("linear", torch::nn::Linear(code_dim, grid.values()));
+    linear_ = register_module("linear", nn::Linear(code_dim, grid.values()));
     zero_(head_);
   }
 }

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 
 #include "genie/config/model_config.h"
+#include "genie/nn/linear.h"
 #include "genie/nn/patches.h"
 #include "genie/nn/positional_embedding.h"
 #include "genie/nn/st_transformer.h"
@@ -24,10 +24,10 @@ class VideoEncoderImpl : public torch::nn::Module {
   VideoEncoderImpl(const config::TransformerConfig& config, int64_t num_frames, const nn::PatchGrid& grid,
                    int64_t code_dim, bool linear_path);
   at::Tensor forward(const at::Tensor& patches_BTNP);
-  torch::nn::Linear& linear() { return linear_; }
+  nn::Linear& linear() { return linear_; }
 
  private:
-  torch::nn::Linear embed_{nullptr}, head_{nullptr}, linear_{nullptr};
+  nn::Linear embed_{nullptr}, head_{nullptr}, linear_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   nn::STTransformer transformer_{nullptr};
 };
@@ -42,10 +42,10 @@ class VideoDecoderImpl : public torch::nn::Module {
   /// forward() of new frames behind those committed to the cache, without computing those again; T_new is 1
   /// unless the cache is empty. cache.commit(T_new) keeps the new ones.
   at::Tensor forward_cached(const at::Tensor& codes_BTND, nn::TemporalCache& cache);
-  torch::nn::Linear& linear() { return linear_; }
+  nn::Linear& linear() { return linear_; }
 
  private:
-  torch::nn::Linear embed_{nullptr}, head_{nullptr}, linear_{nullptr};
+  nn::Linear embed_{nullptr}, head_{nullptr}, linear_{nullptr};
   nn::CombinedPositionalEmbedding position_{nullptr};
   nn::STTransformer transformer_{nullptr};
 };

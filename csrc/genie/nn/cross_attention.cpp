@@ -11,9 +11,7 @@ namespace {
 
 constexpr double kNormEps = 1e-5;
 
-torch::nn::Linear linear(int64_t in, int64_t out) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(false));
-}
+Linear linear(int64_t in, int64_t out) { return Linear(torch::nn::LinearOptions(in, out).bias(false)); }
 
 }  // namespace
 

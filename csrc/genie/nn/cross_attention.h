@@ -3,12 +3,13 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/any.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <optional>
 #include <string>
+
+#include "genie/nn/linear.h"
 
 namespace genie::nn {
 
@@ -36,7 +37,7 @@ class CrossAttentionImpl : public torch::nn::Module {
  private:
   CrossAttentionOptions options_;
   int64_t head_dim_;
-  torch::nn::Linear q_proj_{nullptr}, k_proj_{nullptr}, v_proj_{nullptr}, o_proj_{nullptr};
+  Linear q_proj_{nullptr}, k_proj_{nullptr}, v_proj_{nullptr}, o_proj_{nullptr};
 };
 TORCH_MODULE(CrossAttention);
 
@@ -49,7 +50,7 @@ class CrossAttentionMLPImpl : public torch::nn::Module {
 
  private:
   std::string activation_;
-  torch::nn::Linear gate_proj_{nullptr}, up_proj_{nullptr}, down_proj_{nullptr};
+  Linear gate_proj_{nullptr}, up_proj_{nullptr}, down_proj_{nullptr};
 };
 TORCH_MODULE(CrossAttentionMLP);
 

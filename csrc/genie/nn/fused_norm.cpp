@@ -1,7 +1,5 @@
 #include "genie/nn/fused_norm.h"
 
-#include <ATen/autocast_mode.h>
-
 #include "genie/ops/kernel_query.h"
 
 namespace genie::nn {
@@ -11,8 +9,7 @@ const torch::nn::LayerNormImpl* fusable_norm(const torch::nn::LayerNormImpl& nor
   const auto dtype = x.scalar_type();
   const bool fits = (dtype == at::kFloat || dtype == at::kDouble) && weight.scalar_type() == dtype &&
                     norm.weight.defined() && norm.weight.scalar_type() == dtype &&
-                    ops::has_kernel("genie::norm_linear", x) &&
-                    !((x.is_cpu() || x.is_cuda()) && at::autocast::is_autocast_enabled(x.device().type()));
+                    ops::has_kernel("genie::norm_linear", x);
   return fits ? &norm : nullptr;
 }
 

@@ -20,8 +20,8 @@ STMLPImpl::STMLPImpl(int64_t in_features, int64_t hidden_features, int64_t out_f
   TORCH_CHECK_VALUE(in_features >= 1 && hidden_features >= 1 && out_features >= 1,
                     "STMLP: in_features, hidden_features and out_features must be at least 1, got ",
                     in_features, ", ", hidden_features, " and ", out_features);
-  fc1_ = register_module("fc1", torch::nn::Linear(in_features, hidden_features));
-  fc2_ = register_module("fc2", torch::nn::Linear(hidden_features, out_features));
+  fc1_ = register_module("fc1", Linear(in_features, hidden_features));
+  fc2_ = register_module("fc2", Linear(hidden_features, out_features));
 }
 
 at::Tensor STMLPImpl::forward(const at::Tensor& x) {

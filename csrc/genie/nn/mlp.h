@@ -2,13 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <string>
 
 #include "genie/nn/fused_norm.h"
+#include "genie/nn/linear.h"
 
 namespace genie::nn {
 
@@ -45,7 +45,7 @@ class STMLPImpl : public torch::nn::Module {
 
   std::string act_layer_;
   double drop_;
-  torch::nn::Linear fc1_{nullptr}, fc2_{nullptr};
+  Linear fc1_{nullptr}, fc2_{nullptr};
 };
 TORCH_MODULE(STMLP);
 

@@ -43,7 +43,7 @@ PatchEmbeddingImpl::PatchEmbeddingImpl(int64_t height, int64_t width, int64_t pa
   TORCH_CHECK_VALUE(height >= 1 && width >= 1 && patch_size >= 1 && dim >= 1,
                     "PatchEmbedding: height, width, patch_size and dim must be at least 1, got ", height,
                     ", ", width, ", ", patch_size, ", ", dim);
-  proj_ = register_module("proj", torch::nn::Linear(grid_.values(), dim));
+  proj_ = register_module("proj", Linear(grid_.values(), dim));
 }
 
 at::Tensor PatchEmbeddingImpl::forward(const at::Tensor& video) {

@@ -2,10 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+
+#include "genie/nn/linear.h"
 
 namespace genie::nn {
 
@@ -39,7 +40,7 @@ class PatchEmbeddingImpl : public torch::nn::Module {
 
  private:
   PatchGrid grid_;
-  torch::nn::Linear proj_{nullptr};
+  Linear proj_{nullptr};
 };
 TORCH_MODULE(PatchEmbedding);
 

@@ -21,9 +21,9 @@ RoPEAttentionImpl::RoPEAttentionImpl(const RoPEAttentionOptions& options) : opti
                     options.grid_size);
   scale_ = options.qk_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim_)));
   const int64_t inner = head_dim_ * options.num_heads;
-  qkv_ = register_module(
-      "qkv", torch::nn::Linear(torch::nn::LinearOptions(options.dim, 3 * inner).bias(options.qkv_bias)));
-  proj_ = register_module("proj", torch::nn::Linear(inner, options.dim));
+  qkv_ =
+      register_module("qkv", Linear(torch::nn::LinearOptions(options.dim, 3 * inner).bias(options.qkv_bias)));
+  proj_ = register_module("proj", Linear(inner, options.dim));
 }
 
 RoPEAttentionImpl::Positions RoPEAttentionImpl::resolve(const at::Tensor& x, const TokenGrid& grid) const {

@@ -2,13 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <optional>
 
 #include "genie/nn/area_layout.h"
+#include "genie/nn/linear.h"
 
 namespace genie::nn {
 
@@ -76,7 +76,7 @@ class RoPEAttentionImpl : public torch::nn::Module {
   int64_t head_dim_;
   double scale_;
   double residual_scale_ = 1;
-  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+  Linear qkv_{nullptr}, proj_{nullptr};
 };
 TORCH_MODULE(RoPEAttention);
 

@@ -29,9 +29,9 @@ STAttentionBase::STAttentionBase(const STAttentionOptions& options) : options_(o
                     "ST attention: rotary time positions turn channels in fours, and a head has ", head_dim_);
   scale_ = options.qk_scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim_)));
   const int64_t inner = head_dim_ * options.num_heads;
-  qkv_ = register_module(
-      "qkv", torch::nn::Linear(torch::nn::LinearOptions(options.dim, 3 * inner).bias(options.qkv_bias)));
-  proj_ = register_module("proj", torch::nn::Linear(inner, options.dim));
+  qkv_ =
+      register_module("qkv", Linear(torch::nn::LinearOptions(options.dim, 3 * inner).bias(options.qkv_bias)));
+  proj_ = register_module("proj", Linear(inner, options.dim));
 }
 
 at::Tensor STAttentionBase::project(const at::Tensor& x) {

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <optional>
 #include <utility>
 
+#include "genie/nn/linear.h"
 #include "genie/nn/mlp.h"
 #include "genie/nn/temporal_cache.h"
 
@@ -68,7 +68,7 @@ class STAttentionBase : public torch::nn::Module {
   STAttentionOptions options_;
   int64_t head_dim_;
   double scale_;
-  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+  Linear qkv_{nullptr}, proj_{nullptr};
 };
 
 /// Attention among the N tokens of each frame. Unlike the original, which scrambles frames and heads when it

@@ -92,10 +92,8 @@ ViT5AttentionImpl::ViT5AttentionImpl(const ViT5AttentionOptions& options) : opti
   head_dim_ = options.head_dim > 0 ? options.head_dim : dim / options.num_heads;
   const int64_t inner = head_dim_ * options.num_heads;
   scale_ = options.scale.value_or(1 / std::sqrt(static_cast<double>(head_dim_)));
-  qkv_ = register_module("qkv",
-                         torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * inner).bias(options.qkv_bias)));
-  proj_ = register_module(
-      "proj", torch::nn::Linear(torch::nn::LinearOptions(inner, dim).bias(options.out_proj_bias)));
+  qkv_ = register_module("qkv", Linear(torch::nn::LinearOptions(dim, 3 * inner).bias(options.qkv_bias)));
+  proj_ = register_module("proj", Linear(torch::nn::LinearOptions(inner, dim).bias(options.out_proj_bias)));
   if (options.qk_norm) {
     q_norm_ = register_module("q_norm", HeadNorm(head_dim_, *options.qk_norm == "layernorm"));
     k_norm_ = register_module("k_norm", HeadNorm(head_dim_, *options.qk_norm == "layernorm"));

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "genie/nn/linear.h"
 #include "genie/nn/rebindable.h"
 
 namespace genie::nn {
@@ -78,7 +78,7 @@ class ViT5AttentionImpl : public torch::nn::Module, public DerivedBuffers {
   ViT5AttentionOptions options_;
   int64_t head_dim_;
   double scale_;
-  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+  Linear qkv_{nullptr}, proj_{nullptr};
   HeadNorm q_norm_{nullptr}, k_norm_{nullptr};
   at::Tensor angles_;  // (T,head_dim), float64 on the CPU
   at::Tensor rope_cos_, rope_sin_;

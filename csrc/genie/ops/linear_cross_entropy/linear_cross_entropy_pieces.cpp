@@ -9,6 +9,7 @@
 
 #include "genie/ops/linear_cross_entropy/linear_cross_entropy.h"
 #include "genie/ops/linear_cross_entropy/softmax_gradient.h"
+#include "genie/ops/products.h"
 #include "genie/ops/row_pieces.h"
 
 namespace genie::ops {
@@ -58,30 +59,29 @@ SumsAndGradients in_pieces(const at::Tensor& x_, const at::Tensor& weight,
                       "genie::linear_cross_entropy: targets must lie in [0, ", classes, "), got ",
                       least.item<int64_t>(), " to ", most.item<int64_t>());
   }
-  const auto exact = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto dtype = x.scalar_type(), exact = sum_type(dtype);
   const auto wide = x.options().dtype(exact);
   at::Tensor loss = at::zeros({}, wide.dtype(at::kDouble)), correct = at::zeros({}, wide.dtype(at::kLong));
   const at::Tensor to_x = at::empty({gradients ? rows : 0, x.size(1)}, x.options()),
                    to_weight = at::zeros({gradients ? classes : 0, x.size(1)}, wide),
                    to_bias = at::zeros({gradients && bias ? classes : 0}, wide);
+  const at::Tensor weight_factor = as_factor(weight, dtype);
+  const std::optional<at::Tensor> start = as_factor(bias, dtype);
   const int64_t piece = rows_at_once(classes);
+  at::Tensor logits_of_piece = at::empty({std::min(piece, rows), classes}, wide);
   for (int64_t row = 0; row < rows; row += piece) {
     const int64_t count = std::min(piece, rows - row);
-    const at::Tensor x_part = x.narrow(0, row, count);
-    at::Tensor logits = (bias ? at::addmm(*bias, x_part, weight.t()) : x_part.mm(weight.t())).to(exact);
+    const at::Tensor x_factor = as_factor(x.narrow(0, row, count), dtype);
+    at::Tensor logits = logits_of_piece.narrow(0, 0, count);
+    multiply_into(logits, x_factor, weight_factor.t(), start);
     add_softmax(logits, targets.narrow(0, row, count), smoothing, gradients, loss, correct);
     if (!gradients) continue;
-    const at::Tensor grad = logits.to(x.scalar_type());
-    at::Tensor to_x_part = to_x.narrow(0, row, count);
-    at::mm_out(to_x_part, grad, weight);
-    if (x.scalar_type() == exact) {
-      to_weight.addmm_(grad.t(), x_part);
-    } else {
-      to_weight.add_(grad.t().mm(x_part));
-    }
+    const at::Tensor grad = as_factor(logits, dtype);
+    multiply_into(to_x.narrow(0, row, count), grad, weight_factor);
+    add_product(to_weight, grad.t(), x_factor);
     if (bias) to_bias.add_(logits.sum(0));
   }
-  return {loss.to(exact), correct, to_x, to_weight.to(x.scalar_type()), to_bias.to(x.scalar_type())};
+  return {loss.to(exact), correct, to_x, to_weight.to(dtype), to_bias.to(dtype)};
 }
 
 Sums without_gradients(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,

@@ -12,18 +12,27 @@ struct Named {
   std::vector<c10::SymInt> shape;
 };
 
-void check_all(const char* op, const at::Tensor& x, std::initializer_list<Named> tensors) {
-  const auto dtype = x.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble, op, ": x must be float32 or float64, got ",
-                   dtype);
+void check_all(const char* op, const at::Tensor& x, at::ScalarType dtype,
+               std::initializer_list<Named> tensors) {
   for (const Named& item : tensors) {
     TORCH_CHECK_VALUE(item.tensor.sym_sizes() == c10::SymIntArrayRef(item.shape), op, ": ", item.name,
                       " must be ", c10::SymIntArrayRef(item.shape), ", got ", item.tensor.sym_sizes());
-    TORCH_CHECK_TYPE(item.tensor.scalar_type() == dtype, op, ": x is ", dtype, ", ", item.name, " is ",
-                     item.tensor.scalar_type());
+    TORCH_CHECK_TYPE(item.tensor.scalar_type() == dtype, op, ": ", item.name, " must be ", dtype, ", got ",
+                     item.tensor.scalar_type(), " (x is ", x.scalar_type(), ")");
     TORCH_CHECK_VALUE(item.tensor.device() == x.device(), op, ": x is on ", x.device(), ", ", item.name,
                       " on ", item.tensor.device());
   }
+}
+
+/// What isn't multiplied is float32 or float64, what is, of the same type or narrower.
+void check_types(const char* op, const char* wide_name, at::ScalarType wide, const char* name,
+                 at::ScalarType multiplied) {
+  TORCH_CHECK_TYPE(wide == at::kFloat || wide == at::kDouble, op, ": ", wide_name,
+                   " must be float32 or float64, got ", wide);
+  TORCH_CHECK_TYPE(
+      multiplied == wide || (wide == at::kFloat && (multiplied == at::kBFloat16 || multiplied == at::kHalf)),
+      op, ": ", name, " must be ", wide, wide == at::kFloat ? ", BFloat16 or Half" : "", " as ", wide_name,
+      " is ", wide, ", got ", multiplied);
 }
 
 /// The size of the last axis.
@@ -42,32 +51,38 @@ c10::SymInt rows_of(const char* op, const char* name, const at::Tensor& weight) 
 
 void check_norm_linear(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
                        const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  const auto dim = width("genie::norm_linear", x), out = rows_of("genie::norm_linear", "weight", weight);
-  check_all(
-      "genie::norm_linear", x,
-      {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}, {"weight", weight, {out, dim}}});
-  if (bias) check_all("genie::norm_linear", x, {{"bias", *bias, {out}}});
+  constexpr const char* op = "genie::norm_linear";
+  const auto dim = width(op, x), out = rows_of(op, "weight", weight);
+  const auto wide = x.scalar_type(), dtype = weight.scalar_type();
+  check_types(op, "x", wide, "weight", dtype);
+  check_all(op, x, wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
+  check_all(op, x, dtype, {{"weight", weight, {out, dim}}});
+  if (bias) check_all(op, x, dtype, {{"bias", *bias, {out}}});
 }
 
 void check_linear_residual(const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias, const at::Tensor& residual) {
-  const auto dim = width("genie::linear_residual", x),
-             out = rows_of("genie::linear_residual", "weight", weight);
+  constexpr const char* op = "genie::linear_residual";
+  const auto dim = width(op, x), out = rows_of(op, "weight", weight);
+  const auto wide = residual.scalar_type(), dtype = x.scalar_type();
+  check_types(op, "residual", wide, "x", dtype);
   auto expected = x.sym_sizes().vec();
   expected.back() = out;
-  check_all("genie::linear_residual", x, {{"weight", weight, {out, dim}}, {"residual", residual, expected}});
-  if (bias) check_all("genie::linear_residual", x, {{"bias", *bias, {out}}});
+  check_all(op, x, wide, {{"residual", residual, expected}});
+  check_all(op, x, dtype, {{"weight", weight, {out, dim}}});
+  if (bias) check_all(op, x, dtype, {{"bias", *bias, {out}}});
 }
 
 void check_norm_mlp_residual(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
                              const at::Tensor& weight1, const at::Tensor& bias1, const at::Tensor& weight2,
                              const at::Tensor& bias2) {
-  const auto dim = width("genie::norm_mlp_residual", x),
-             hidden = rows_of("genie::norm_mlp_residual", "weight1", weight1);
-  check_all("genie::norm_mlp_residual", x,
-            {{"norm_weight", norm_weight, {dim}},
-             {"norm_bias", norm_bias, {dim}},
-             {"weight1", weight1, {hidden, dim}},
+  constexpr const char* op = "genie::norm_mlp_residual";
+  const auto dim = width(op, x), hidden = rows_of(op, "weight1", weight1);
+  const auto wide = x.scalar_type(), dtype = weight1.scalar_type();
+  check_types(op, "x", wide, "weight1", dtype);
+  check_all(op, x, wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
+  check_all(op, x, dtype,
+            {{"weight1", weight1, {hidden, dim}},
              {"bias1", bias1, {hidden}},
              {"weight2", weight2, {dim, hidden}},
              {"bias2", bias2, {dim}}});

@@ -11,25 +11,27 @@ __device__ Acc normal_cdf(Acc x) {
 }
 
 /// Adds bias (width) to each row of `in`, in place, and writes its GELU with erf to `out`.
-template <class Acc>
-__global__ void add_bias_and_gelu(Acc* in, const Acc* bias, Acc* out, int64_t count, int64_t width) {
+template <class T>
+__global__ void add_bias_and_gelu(T* in, const T* bias, T* out, int64_t count, int64_t width) {
+  using Acc = at::opmath_type<T>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * block_threads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * block_threads + threadIdx.x; i < count; i += step) {
-    const Acc x = in[i] + bias[i % width];
-    in[i] = x;
-    out[i] = x * normal_cdf(x);
+    const Acc x = static_cast<Acc>(in[i]) + static_cast<Acc>(bias[i % width]);
+    in[i] = static_cast<T>(x);
+    out[i] = static_cast<T>(x * normal_cdf(x));
   }
 }
 
 /// GELU once more, to `out`, and its derivative, by which `grad` is multiplied in place.
-template <class Acc>
-__global__ void gelu_once_more(const Acc* in, Acc* out, Acc* grad, int64_t count) {
+template <class T>
+__global__ void gelu_once_more(const T* in, T* out, T* grad, int64_t count) {
+  using Acc = at::opmath_type<T>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * block_threads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * block_threads + threadIdx.x; i < count; i += step) {
-    const Acc x = in[i], cdf = normal_cdf(x);
+    const Acc x = static_cast<Acc>(in[i]), cdf = normal_cdf(x);
     const Acc density = std::exp(Acc(-0.5) * x * x) * static_cast<Acc>(0.39894228040143267794);
-    out[i] = x * cdf;
-    grad[i] *= cdf + x * density;
+    out[i] = static_cast<T>(x * cdf);
+    grad[i] = static_cast<T>(static_cast<Acc>(grad[i]) * (cdf + x * density));
   }
 }
 

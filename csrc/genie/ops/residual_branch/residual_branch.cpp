@@ -54,7 +54,7 @@ std::vector<c10::SymInt> with_last(const at::Tensor& x, const c10::SymInt& size)
 at::Tensor norm_linear_meta(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
                             double, const at::Tensor& weight, const OptionalTensor& bias) {
   check_norm_linear(x, norm_weight, norm_bias, weight, bias);
-  return at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
+  return at::empty_symint(with_last(x, weight.sym_size(0)), weight.options());
 }
 
 Tensors5 norm_linear_backward_meta(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& norm_weight,
@@ -62,7 +62,7 @@ Tensors5 norm_linear_backward_meta(const at::Tensor& grad, const at::Tensor& x, 
   check_same_device(norm_linear_backward_name, grad, x);
   return {at::empty_like(x, at::MemoryFormat::Contiguous), at::empty_like(norm_weight),
           at::empty_like(norm_bias), at::empty_like(weight),
-          at::empty_symint({weight.sym_size(0)}, x.options())};
+          at::empty_symint({weight.sym_size(0)}, weight.options())};
 }
 
 at::Tensor linear_residual_meta(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
@@ -75,7 +75,7 @@ Tensors3 linear_residual_backward_meta(const at::Tensor& grad, const at::Tensor&
                                        const at::Tensor& weight) {
   check_same_device(linear_residual_backward_name, grad, x);
   return {at::empty_like(x, at::MemoryFormat::Contiguous), at::empty_like(weight),
-          at::empty_symint({weight.sym_size(0)}, x.options())};
+          at::empty_symint({weight.sym_size(0)}, weight.options())};
 }
 
 std::tuple<at::Tensor, at::Tensor> mlp_keeping_meta(const at::Tensor& x, const at::Tensor& norm_weight,
@@ -86,7 +86,7 @@ std::tuple<at::Tensor, at::Tensor> mlp_keeping_meta(const at::Tensor& x, const a
   check_norm_mlp_residual(x, norm_weight, norm_bias, weight1, bias1, weight2, bias2);
   const c10::SymInt rows = keep_hidden ? x.sym_numel() / x.sym_size(-1) : c10::SymInt(0);
   return {at::empty_like(x, at::MemoryFormat::Contiguous),
-          at::empty_symint({rows, weight1.sym_size(0)}, x.options())};
+          at::empty_symint({rows, weight1.sym_size(0)}, weight1.options())};
 }
 
 at::Tensor mlp_meta(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
@@ -100,7 +100,7 @@ Tensors7 mlp_backward_meta(const at::Tensor& grad, const at::Tensor& x, const at
                            const at::Tensor& /*hidden*/, const at::Tensor& weight2) {
   check_same_device(mlp_backward_name, grad, x);
   const auto bias = [&](const at::Tensor& weight) {
-    return at::empty_symint({weight.sym_size(0)}, x.options());
+    return at::empty_symint({weight.sym_size(0)}, weight.options());
   };
   return {at::empty_like(x, at::MemoryFormat::Contiguous),
           at::empty_like(norm_weight),

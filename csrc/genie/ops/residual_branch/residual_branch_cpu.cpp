@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "genie/ops/products.h"
 #include "genie/ops/residual_branch/checks.h"
 #include "genie/ops/residual_branch/gelu.h"
 #include "genie/ops/residual_branch/layer_norm.h"
@@ -60,8 +61,9 @@ class NormLinearGradients {
       : to_x(at::empty_like(x)),
         x_(x),
         norm_(norm),
-        weight_(weight),
-        to_weight_(shares, weight.sizes(), weight.options()),
+        dtype_(weight.scalar_type()),
+        weight_(as_factor(weight, dtype_)),
+        to_weight_(shares, weight.sizes(), x.options()),
         to_norm_(shares, {2, x.size(1)}, x.options()) {}
 
   /// `grad`: of the results of row `row` and those after it. `residual`: what x's gradient has besides.
@@ -69,12 +71,13 @@ class NormLinearGradients {
            const OptionalTensor& residual = std::nullopt) const {
     const at::Tensor x = x_.narrow(0, row, grad.size(0));
     const Normalized normal = norm_(x);
-    to_weight_.of(share).addmm_(grad.t(), normal.value);
-    differentiate_norm(grad.mm(weight_), x, normal, residual, to_x.narrow(0, row, grad.size(0)),
-                       to_norm_.of(share));
+    const at::Tensor factor = as_factor(grad, dtype_);
+    add_product(to_weight_.of(share), factor.t(), as_factor(normal.value, dtype_));
+    differentiate_norm(factor.mm(weight_).to(x.scalar_type()), x, normal, residual,
+                       to_x.narrow(0, row, grad.size(0)), to_norm_.of(share));
   }
 
-  at::Tensor to_weight() const { return to_weight_.total(); }
+  at::Tensor to_weight() const { return to_weight_.total().to(dtype_); }
   /// By the norm's weight and its bias.
   std::pair<at::Tensor, at::Tensor> to_norm() const {
     const at::Tensor both = to_norm_.total();
@@ -101,6 +104,7 @@ class NormLinearGradients {
 
   const at::Tensor x_;
   const Norm norm_;
+  const at::ScalarType dtype_;
   const at::Tensor weight_;
   const SharedSum to_weight_, to_norm_;
 };
@@ -134,16 +138,14 @@ at::Tensor norm_linear_cpu(const at::Tensor& x_, const at::Tensor& norm_weight, 
   check_norm_linear(x_, norm_weight, norm_bias, weight, bias);
   const at::Tensor x = as_rows(x_);
   const Norm norm(norm_weight, norm_bias, eps);
-  const at::Tensor out = at::empty({x.size(0), weight.size(0)}, x.options());
+  const auto dtype = weight.scalar_type();
+  const at::Tensor factor = as_factor(weight, dtype).t();
+  const OptionalTensor start = as_factor(bias, dtype);
+  const at::Tensor out = at::empty({x.size(0), weight.size(0)}, weight.options());
   RowShares(x.size(0), weight).in_parallel([&](int64_t, const auto& pieces) {
     pieces([&](int64_t row, int64_t count) {
-      at::Tensor part = out.narrow(0, row, count);
       const at::Tensor normal = norm(x.narrow(0, row, count)).value;
-      if (bias) {
-        at::addmm_out(part, *bias, normal, weight.t());
-      } else {
-        at::mm_out(part, normal, weight.t());
-      }
+      multiply_into(out.narrow(0, row, count), as_factor(normal, dtype), factor, start);
     });
   });
   std::vector<int64_t> shape = x_.sizes().vec();
@@ -162,18 +164,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_line
     pieces([&](int64_t row, int64_t count) {
       const at::Tensor grad_part = grad.narrow(0, row, count);
       gradients.add(share, row, grad_part);
-      to_bias.of(share).add_(grad_part.sum(0));
+      to_bias.of(share).add_(grad_part.sum(0, false, x.scalar_type()));
     });
   });
   const auto [to_norm_weight, to_norm_bias] = gradients.to_norm();
   return {gradients.to_x.view(x_.sizes()), to_norm_weight, to_norm_bias, gradients.to_weight(),
-          to_bias.total()};
+          to_bias.total().to(weight.scalar_type())};
 }
 
 at::Tensor linear_residual_cpu(const at::Tensor& x_, const at::Tensor& weight, const OptionalTensor& bias,
                                const at::Tensor& residual_) {
   check_linear_residual(x_, weight, bias, residual_);
   const at::Tensor x = as_rows(x_), residual = as_rows(residual_), out = at::empty_like(residual);
+  const auto dtype = weight.scalar_type();
+  const at::Tensor factor = as_factor(weight, dtype).t();
   RowShares(x.size(0), weight).in_parallel([&](int64_t, const auto& pieces) {
     pieces([&](int64_t row, int64_t count) {
       at::Tensor part = out.narrow(0, row, count);
@@ -183,7 +187,7 @@ at::Tensor linear_residual_cpu(const at::Tensor& x_, const at::Tensor& weight, c
       } else {
         part.copy_(start);
       }
-      part.addmm_(x.narrow(0, row, count), weight.t());
+      add_product(part, as_factor(x.narrow(0, row, count), dtype), factor);
     });
   });
   return out.view(residual_.sizes());
@@ -193,19 +197,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_residual_backward_cpu(cons
                                                                             const at::Tensor& x_,
                                                                             const at::Tensor& weight) {
   const at::Tensor x = as_rows(x_), grad = as_rows(grad_), to_x = at::empty_like(x);
+  const auto dtype = weight.scalar_type();
+  const at::Tensor factor = as_factor(weight, dtype);
   const RowShares shares(x.size(0), weight);
-  const SharedSum to_weight(shares, weight.sizes(), x.options()),
-      to_bias(shares, {weight.size(0)}, x.options());
+  const SharedSum to_weight(shares, weight.sizes(), grad.options()),
+      to_bias(shares, {weight.size(0)}, grad.options());
   shares.in_parallel([&](int64_t share, const auto& pieces) {
     pieces([&](int64_t row, int64_t count) {
-      const at::Tensor grad_part = grad.narrow(0, row, count);
-      at::Tensor to_x_part = to_x.narrow(0, row, count);
-      at::mm_out(to_x_part, grad_part, weight);
-      to_weight.of(share).addmm_(grad_part.t(), x.narrow(0, row, count));
+      const at::Tensor grad_part = grad.narrow(0, row, count), grad_factor = as_factor(grad_part, dtype);
+      multiply_into(to_x.narrow(0, row, count), grad_factor, factor);
+      add_product(to_weight.of(share), grad_factor.t(), as_factor(x.narrow(0, row, count), dtype));
       to_bias.of(share).add_(grad_part.sum(0));
     });
   });
-  return {to_x.view(x_.sizes()), to_weight.total(), to_bias.total()};
+  return {to_x.view(x_.sizes()), to_weight.total().to(dtype), to_bias.total().to(dtype)};
 }
 
 std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, const at::Tensor& norm_weight,
@@ -214,22 +219,27 @@ std::tuple<at::Tensor, at::Tensor> norm_mlp_residual_cpu(const at::Tensor& x_, c
                                                          const at::Tensor& weight2, const at::Tensor& bias2,
                                                          bool keep_hidden) {
   check_norm_mlp_residual(x_, norm_weight, norm_bias, weight1, bias1, weight2, bias2);
-  const at::Tensor x = as_rows(x_), bias = bias1.contiguous();
+  const auto wide = x_.scalar_type(), dtype = weight1.scalar_type();
+  const at::Tensor x = as_rows(x_), bias = bias1.to(wide).contiguous(),
+                   factor1 = as_factor(weight1, dtype).t(), factor2 = as_factor(weight2, dtype).t();
   const Norm norm(norm_weight, norm_bias, eps);
   const int64_t rows = x.size(0), width = weight1.size(0);
-  const at::Tensor out = at::empty_like(x), hidden = at::empty({keep_hidden ? rows : 0, width}, x.options());
+  const at::Tensor out = at::empty_like(x),
+                   hidden = at::empty({keep_hidden ? rows : 0, width}, weight1.options());
+  const bool in_place = keep_hidden && dtype == wide;
   const RowShares shares(rows, weight1);
   shares.in_parallel([&](int64_t, const auto& pieces) {
     const at::Tensor active = at::empty({shares.piece(), width}, x.options()),
-                     here = keep_hidden ? hidden : at::empty_like(active);
+                     here = in_place ? hidden : at::empty_like(active);
     pieces([&](int64_t row, int64_t count) {
       const at::Tensor x_part = x.narrow(0, row, count);
-      at::Tensor hidden_part = here.narrow(0, keep_hidden ? row : 0, count),
+      at::Tensor hidden_part = here.narrow(0, in_place ? row : 0, count),
                  active_part = active.narrow(0, 0, count), out_part = out.narrow(0, row, count);
-      at::mm_out(hidden_part, norm(x_part).value, weight1.t());
+      multiply_into(hidden_part, as_factor(norm(x_part).value, dtype), factor1);
       activate(hidden_part, bias, active_part);
+      if (keep_hidden && !in_place) hidden.narrow(0, row, count).copy_(hidden_part);
       at::add_out(out_part, x_part, bias2);
-      out_part.addmm_(active_part, weight2.t());
+      add_product(out_part, as_factor(active_part, dtype), factor2);
     });
   });
   return {out.view(x_.sizes()), hidden};
@@ -247,7 +257,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
 norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& norm_weight,
                                const at::Tensor& norm_bias, double eps, const at::Tensor& weight1,
                                const at::Tensor& hidden, const at::Tensor& weight2) {
-  const at::Tensor x = as_rows(x_), grad = as_rows(grad_);
+  const auto wide = x_.scalar_type(), dtype = weight1.scalar_type();
+  const at::Tensor x = as_rows(x_), grad = as_rows(grad_), factor2 = as_factor(weight2, dtype);
   const int64_t width = weight1.size(0);
   const RowShares shares(x.size(0), weight1);
   const NormLinearGradients first(shares, x, Norm(norm_weight, norm_bias, eps), weight1);
@@ -257,18 +268,23 @@ norm_mlp_residual_backward_cpu(const at::Tensor& grad_, const at::Tensor& x_, co
     const at::Tensor active = at::empty({shares.piece(), width}, x.options()),
                      to_hidden = at::empty_like(active);
     pieces([&](int64_t row, int64_t count) {
-      const at::Tensor grad_part = grad.narrow(0, row, count);
+      const at::Tensor grad_part = grad.narrow(0, row, count), grad_factor = as_factor(grad_part, dtype);
       at::Tensor active_part = active.narrow(0, 0, count), to_hidden_part = to_hidden.narrow(0, 0, count);
-      at::mm_out(to_hidden_part, grad_part, weight2);
-      activate_again(hidden.narrow(0, row, count), active_part, to_hidden_part, to_bias1.of(share));
-      to_weight2.of(share).addmm_(grad_part.t(), active_part);
+      multiply_into(to_hidden_part, grad_factor, factor2);
+      activate_again(hidden.narrow(0, row, count).to(wide), active_part, to_hidden_part, to_bias1.of(share));
+      add_product(to_weight2.of(share), grad_factor.t(), as_factor(active_part, dtype));
       to_bias2.of(share).add_(grad_part.sum(0));
       first.add(share, row, to_hidden_part, grad_part);
     });
   });
   const auto [to_norm_weight, to_norm_bias] = first.to_norm();
-  return {first.to_x.view(x_.sizes()), to_norm_weight,  to_norm_bias, first.to_weight(), to_bias1.total(),
-          to_weight2.total(),          to_bias2.total()};
+  return {first.to_x.view(x_.sizes()),
+          to_norm_weight,
+          to_norm_bias,
+          first.to_weight(),
+          to_bias1.total().to(dtype),
+          to_weight2.total().to(dtype),
+          to_bias2.total().to(dtype)};
 }
 
 }  // namespace
