@@ -100,7 +100,6 @@ struct TrainingConfig {
   int64_t validation_clips = 32;
   int64_t log_every = 10;
   int64_t max_bad_steps = 20;
-  bool slow_bfloat16 = false;
   bool shard_optimizer = false;
   bool token_cache = false;
   bool cuda_graph = false;
@@ -127,11 +126,6 @@ struct TrainingConfig {
     visit("log_every", s.log_every, "steps between lines in metrics.jsonl", at_least(1));
     visit("max_bad_steps", s.max_bad_steps,
           "steps in a row with a loss or gradient that is not finite before training stops", at_least(1));
-    visit("slow_bfloat16", s.slow_bfloat16,
-          "allow dtype: bfloat16 on a processor without bfloat16 instructions, many times slower than "
-          "float32; for "
-          "comparing the two",
-          {});
     visit("shard_optimizer", s.shard_optimizer,
           "with several processes, each keeps AdamW's moments of a part of the parameters (ZeRO stage 1)",
           {});

@@ -15,6 +15,9 @@
 namespace genie::config {
 namespace {
 
+/// Run directories and checkpoints from before its meaning went may still hold it.
+constexpr const char* retired = "training.slow_bfloat16";
+
 /// Stores what a YAML document says in the configuration its entries point into.
 class Reader {
  public:
@@ -33,7 +36,7 @@ class Reader {
       const std::string key = (section.empty() ? "" : section + ".") + key_node.Scalar();
       const auto [first, inserted] = lines.emplace(key, key_node.Mark().line + 1);
       check(inserted, where(key_node), key, " is set twice, first in line ", first->second);
-      read_entry(find(key, key_node), value);
+      if (key != retired) read_entry(find(key, key_node), value);
     }
   }
 

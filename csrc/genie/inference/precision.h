@@ -11,7 +11,7 @@ namespace genie::inference {
 c10::ScalarType precision_of(const std::string& dtype);
 
 /// Throws Error where matrix multiplications in `dtype` are no gain on the device: bfloat16 on a processor
-/// without instructions for it is computed through float32, many times slower than float32 itself.
+/// without instructions for it is multiplied as float32 after more rounding.
 void check_precision(const std::string& dtype, const c10::Device& device);
 
 }  // namespace genie::inference

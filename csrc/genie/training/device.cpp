@@ -10,18 +10,6 @@
 #include "genie/core/error.h"
 
 namespace genie::training {
-namespace {
-
-bool cpu_has_bfloat16() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  return __builtin_cpu_supports("avx512bf16");
-#else
-  return true;  // Not known to be slow: let the user decide.
-#endif
-}
-
-}  // namespace
-
 c10::Device training_device(const config::TrainingConfig& config) {
   const bool available = at::hasCUDA();
   check(config.device != "cuda" || available,
@@ -30,12 +18,8 @@ c10::Device training_device(const config::TrainingConfig& config) {
   return c10::Device(config.device != "cpu" && available ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
 }
 
-c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device) {
-  if (config.dtype == "float32") return c10::ScalarType::Float;
-  check(device.is_cuda() || cpu_has_bfloat16() || config.slow_bfloat16,
-        "training.dtype is bfloat16, but this processor has no bfloat16 instructions and would take many "
-        "times as long; set training.dtype=float32, or training.slow_bfloat16=true to compare the two");
-  return c10::ScalarType::BFloat16;
+c10::ScalarType training_dtype(const config::TrainingConfig& config) {
+  return config.dtype == "bfloat16" ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
 }
 
 at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor) {

@@ -14,9 +14,8 @@ namespace genie::training {
 /// that is missing.
 c10::Device training_device(const config::TrainingConfig& config);
 
-/// The dtype of matrix multiplications. Throws Error for bfloat16 on a CPU without bfloat16 instructions,
-/// where it is many times slower than float32, unless training.slow_bfloat16 allows it.
-c10::ScalarType training_dtype(const config::TrainingConfig& config, const c10::Device& device);
+/// The dtype of matrix multiplications.
+c10::ScalarType training_dtype(const config::TrainingConfig& config);
 
 /// `tensor` on the device. To a GPU it goes from pinned memory, so that nobody waits for the copy.
 at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor);

@@ -58,23 +58,24 @@ struct Tokens {
 /// differ from dim), the turned or normalised q and k too where the fused attention does not do that itself;
 /// for the MLP its input, the norm's output and the hidden layer before and after GELU. The CPU's ops for
 /// whole branches compute what the norms and GELU gave again. Dropout keeps what it made, and in attention
-/// the weights.
+/// the weights. The inputs, the residual stream, stay float32 under autocast.
 double transformer_bytes(const config::TransformerConfig& t, const Tokens& tokens, bool on_cpu,
                          double bytes_per_value) {
   const double dim = static_cast<double>(t.dim), heads = static_cast<double>(t.heads);
   const double inner = (t.head_dim > 0 ? static_cast<double>(t.head_dim) * heads : dim) / dim;
   const bool fused_attention =
       t.spatial_attention == "st" && !t.use_area_attention && !t.rotary_time() && t.attention_dropout == 0;
-  const bool fused_branches =
-      fused_attention && on_cpu && bytes_per_value == 4 && t.dropout == 0 && t.drop_path == 0;
-  double layer = fused_branches ? 2 * (1 + 4 * inner) + 1 + t.mlp_ratio
-                                : 2 * (2 + (fused_attention ? 4 : 6) * inner) + 2 + 2 * t.mlp_ratio;
+  const bool fused_branches = fused_attention && on_cpu && t.dropout == 0 && t.drop_path == 0;
+  const double stream = 4 / bytes_per_value, inputs = 3 * stream;
+  double layer =
+      inputs + (fused_branches ? 2 * 4 * inner + t.mlp_ratio
+                               : 2 * (1 + (fused_attention ? 4 : 6) * inner) + 1 + 2 * t.mlp_ratio);
   if (t.dropout > 0) layer += 2 * (3 + t.mlp_ratio);
   if (t.attention_dropout > 0) layer += 4 * heads * (tokens.per_frame + tokens.frames) / dim;
   const double width = dim * bytes_per_value * tokens.count;
   const double depth = static_cast<double>(t.depth);
   const double backward = 2 * std::max(t.mlp_ratio, 3 * inner);  // gradients on their way through a layer
-  return width * (t.gradient_checkpointing ? depth + layer + backward : layer * depth + backward);
+  return width * (t.gradient_checkpointing ? stream * depth + layer + backward : layer * depth + backward);
 }
 
 /// What a phase holds at once, in bytes.

@@ -123,9 +123,6 @@ Outcome train(const config::Config& config, const std::string& out, const std::s
   const bool all = phase == "all";
   const c10::Device device = training_device(config.training);
   const Processes processes(process_group, device);
-  if (training_dtype(config.training, device) != c10::ScalarType::Float && config.training.slow_bfloat16 &&
-      hooks.show_progress && processes.first())
-    fprintf(stderr, "bfloat16 by training.slow_bfloat16: expect many times the time of float32\n");
   if (device.is_cuda() && ops::cuda_kernels_compiled() && !ops::cuda_kernels_enabled() &&
       hooks.show_progress && processes.first())
     fprintf(stderr, "%s", kKernelsOff);
