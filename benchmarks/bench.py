@@ -55,15 +55,6 @@ GROUPS: dict[str, Callable[[Plan, Sequence[str]], Iterator[measure.Row]]] = {
     "loader": lambda plan, dtypes: loader_rows(plan),
     "steps": lambda plan, dtypes: training_step.rows(plan.sizes, plan.models, dtypes, plan.rounds),
 }
-IN_BOTH_TYPES = ("ops", "steps")
-
-
-def group_rows(group: str, plan: Plan) -> Iterator[measure.Row]:
-    """The group's rows; where bfloat16 is left out, a last one says why."""
-    reason = measure.without_bfloat16()
-    yield from GROUPS[group](plan, DTYPES[:1] if reason else DTYPES)
-    if reason and group in IN_BOTH_TYPES:
-        yield {"row": f"{group}/all", "dtype": "bfloat16", "left_out": reason}
 
 
 def run(groups: Sequence[str], plan: Plan, path: Path) -> list[measure.Row]:
@@ -71,13 +62,10 @@ def run(groups: Sequence[str], plan: Plan, path: Path) -> list[measure.Row]:
     rows: list[measure.Row] = []
     for group in groups:
         print(f"measuring {group} ...", file=sys.stderr, flush=True)
-        new = list(group_rows(group, plan))
+        new = list(GROUPS[group](plan, DTYPES))
         rows += new
         print()
-        measure.print_table([row for row in new if "left_out" not in row])
-        for row in new:
-            if "left_out" in row:
-                print(f"{row['row']} in {row['dtype']} is left out: {row['left_out']}")
+        measure.print_table(new)
         measure.write(rows, path, rounds=plan.rounds)
     print(f"\nfigures: {path}")
     return rows

@@ -37,12 +37,12 @@ class Change:
 
 
 def ratios(run: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """By row (with its dtype) and name: the keys with a "/"; NaN for a row that was left out."""
+    """By row (with its dtype, and that of what stood beside it) and name: the keys with a "/"."""
     found = {}
     for row in run["rows"]:
         name = f"{row['row']} {row['dtype']}".strip()
-        if "left_out" in row:
-            found[name, "left out"] = math.nan
+        if row.get("beside", row["dtype"]) != row["dtype"]:
+            name += f" beside {row['beside']}"
         for key, value in row.items():
             if "/" in key:
                 found[name, key] = value

@@ -44,13 +44,17 @@ def row(
     return {**result, **further}
 
 
-def without_bfloat16() -> str | None:
-    """Why bfloat16 isn't worth measuring here, or None where the processor has instructions for it."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return None  # not known to be slow, as our trainer sees it too
-    if torch.cpu._is_avx512_bf16_supported():
-        return None
-    return f"{processor()} has no bfloat16 instructions (avx512_bf16): it would time their emulation"
+def yardstick(dtype: torch.dtype) -> torch.dtype:
+    """The type in which plain PyTorch and the bare products are timed beside ours in `dtype`: the same, but for
+    bfloat16 on a processor without instructions for it. There they would take minutes, and plain PyTorch is
+    best used in float32."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")  # others are not known to be slow
+    slow = dtype == torch.bfloat16 and x86 and not torch.cpu._is_avx512_bf16_supported()
+    return torch.float32 if slow else dtype
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def processor() -> str:

@@ -55,7 +55,7 @@ class Case:
     products: list[matmuls.Product] = field(default_factory=list)
     differentiable: bool = True
     products_backward: bool = True  # whether the backward pass has twice as many again
-    bfloat16: bool = True
+    autocast: bool = False  # how it computes in bfloat16; else its inputs are that
     tolerance: float = 1e-4  # of the difference's norm, in float32
 
 
@@ -160,7 +160,7 @@ def block_cases(s: Shapes) -> Iterator[Case]:
         plain_ops.norm_linear,
         [x, *norm, weight(3 * dim, dim), torch.randn(3 * dim)],
         [matmuls.linear(1, s.rows, dim, 3 * dim)],
-        bfloat16=False,
+        autocast=True,
     )
     yield Case(
         "linear_residual",
@@ -169,7 +169,7 @@ def block_cases(s: Shapes) -> Iterator[Case]:
         plain_ops.linear_residual,
         [x.clone(), weight(dim, dim), torch.randn(dim), torch.randn(s.rows, dim)],
         [matmuls.linear(1, s.rows, dim, dim)],
-        bfloat16=False,
+        autocast=True,
     )
     hidden = 4 * dim
     yield Case(
@@ -179,7 +179,7 @@ def block_cases(s: Shapes) -> Iterator[Case]:
         plain_ops.norm_mlp_residual,
         [x.clone(), *norm, weight(hidden, dim), torch.randn(hidden), weight(dim, hidden), torch.randn(dim)],
         [matmuls.linear(1, s.rows, dim, hidden), matmuls.linear(1, s.rows, hidden, dim)],
-        bfloat16=False,
+        autocast=True,
     )
 
 
@@ -197,8 +197,8 @@ def forward_and_backward(function: Callable[..., Any], inputs: list[Tensor]) -> 
     """A call that gives the result and the gradients of all inputs."""
     inputs = [x.detach().requires_grad_() for x in inputs]
     with torch.no_grad():
-        upstream = torch.randn(function(*inputs).shape, generator=torch.Generator().manual_seed(0))
-    upstream = upstream.to(inputs[0].dtype)
+        out = function(*inputs)
+        upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out.dtype)
 
     def call() -> list[Tensor]:
         out = function(*inputs)
@@ -224,7 +224,7 @@ def check_equal(name: str, ours: list[Tensor], plain: list[Tensor], tolerance: f
 
 
 def rows(shapes: Shapes, dtypes: Sequence[str], rounds: int) -> Iterator[measure.Row]:
-    """A row for each operation and pass; those without bfloat16 kernels have none in that type."""
+    """A row for each operation, type and pass."""
     keep_freed_memory()
     try:
         for case in cases(shapes):
@@ -233,24 +233,34 @@ def rows(shapes: Shapes, dtypes: Sequence[str], rounds: int) -> Iterator[measure
         keep_freed_memory(False)
 
 
+def in_type(
+    function: Callable[..., Any], case: Case, dtype: torch.dtype
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """`function`, one of the case's, and its inputs, to compute in `dtype`."""
+    if case.autocast and dtype != torch.float32:
+        return torch.autocast("cpu", dtype)(function), case.inputs
+    return function, [x.to(dtype) for x in case.inputs]
+
+
 def case_rows(case: Case, dtypes: Sequence[str], rounds: int) -> Iterator[measure.Row]:
     passes = {"forward": forward, "forward + backward": forward_and_backward}
     if not case.differentiable:
         del passes["forward + backward"]
-    for dtype_name in dtypes if case.bfloat16 else [name for name in dtypes if name != "bfloat16"]:
-        dtype = getattr(torch, dtype_name)
-        inputs = [x.to(dtype) for x in case.inputs]
+    for dtype in (getattr(torch, name) for name in dtypes):
+        beside = measure.yardstick(dtype)
         tolerance = case.tolerance if dtype == torch.float32 else 5e-2
         for name, make in passes.items():
-            ours, plain = make(case.ours, inputs), make(case.plain, inputs)
+            ours = make(*in_type(case.ours, case, dtype))
+            plain = make(*in_type(case.plain, case, beside))
             check_equal(case.name, ours(), plain(), tolerance)
-            bare = matmuls.Sum(case.products, dtype, name != "forward" and case.products_backward)
+            bare = matmuls.Sum(case.products, beside, name != "forward" and case.products_backward)
             time = measure.in_turns({"ours": ours, "plain": plain, **bare.candidates}, rounds)
             yield measure.row(
                 f"ops/{case.name}, {name}",
-                dtype_name,
+                measure.name_of(dtype),
                 time["ours"],
                 time["plain"],
                 bare.seconds(time),
+                beside=measure.name_of(beside),
                 shape=case.shape,
             )

@@ -198,25 +198,29 @@ def rows(
     for name in models:
         ours, our_loss, other, other_loss, products = make_case(name, sizes)
         check_equal(ours, our_loss, other, other_loss)
-        for dtype_name in dtypes:
-            dtype = getattr(torch, dtype_name)
-            steps = {"ours": stepper(ours, our_loss, dtype), "plain": stepper(other, other_loss, dtype)}
+        for dtype in (getattr(torch, dtype_name) for dtype_name in dtypes):
+            beside = measure.yardstick(dtype)
+            steps = {"ours": stepper(ours, our_loss, dtype), "plain": stepper(other, other_loss, beside)}
             keep_freed_memory(False)
             as_is = in_turns({"plain": steps["plain"]}, rounds)["plain"]
             keep_freed_memory()
-            bare = matmuls.Sum(products, dtype)
+            bare = matmuls.Sum(products, beside)
             time = in_turns({**steps, **bare.candidates}, rounds)
             limit = bare.seconds(time)
             del bare  # its memory
             keep_freed_memory(False)
-            peak = {which: peak_gib(name, which, dtype_name, sizes) for which in steps}
+            peak = {
+                which: peak_gib(name, which, measure.name_of(its_dtype), sizes)
+                for which, its_dtype in (("ours", dtype), ("plain", beside))
+            }
             yield measure.row(
                 f"steps/{name}",
-                dtype_name,
+                measure.name_of(dtype),
                 time["ours"],
                 time["plain"],
                 limit,
                 **{
+                    "beside": measure.name_of(beside),
                     "plain_as_is_s": as_is,
                     "ours/plain as is": time["ours"] / as_is,
                     "ours_gib": peak["ours"],

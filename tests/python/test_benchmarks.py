@@ -23,7 +23,7 @@ RUN = {
     "rows": [
         {"row": "ops/a", "dtype": "float32", "ours_s": 1.0, "ours/plain": 0.5, "ours/products": 1.25},
         {"row": "ops/b", "dtype": "float32", "ours_s": 2.0, "ours/plain": 0.8},
-        {"row": "ops/all", "dtype": "bfloat16", "left_out": "no instructions"},
+        {"row": "ops/c", "dtype": "bfloat16", "beside": "float32", "ours_s": 1.0, "ours/plain": 0.7},
     ],
 }
 
@@ -57,7 +57,6 @@ def test_every_row_has_ours_plain_and_the_products_and_is_stored(
     scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("h5py")
-    monkeypatch.setattr(scripts.bench.measure, "without_bfloat16", lambda: None)  # so small that it is quick
     threads = torch.get_num_threads()
     plan = scripts.bench.Plan(
         rounds=1,
@@ -109,26 +108,14 @@ def test_every_row_has_ours_plain_and_the_products_and_is_stored(
         of_type = [row for row in rows if row["dtype"] == dtype]
         passes = [row["row"].split(", ")[1] for row in of_type if row["row"].startswith("ops/")]
         assert passes.count("forward + backward") == passes.count("forward") - 1  # maskgit_step: no gradient
+        beside = scripts.bench.measure.yardstick(getattr(torch, dtype))
+        for row in of_type:
+            assert f"torch.{row.get('beside', row['dtype'])}" == str(beside)
         (step,) = [row for row in of_type if row["row"] == "steps/dynamics"]
         assert step["ours_gib"] > 0 and step["plain_as_is_s"] > 0
     for loader in (row for row in rows if row["row"].startswith("loader/")):
         assert 0 < loader["early_mib"] <= loader["late_mib"]
     assert scripts.compare.compare(run, run)
-
-
-def test_where_bfloat16_is_missing_a_row_says_why(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = scripts.bench.measure.row
-
-    def steps(plan: Any, dtypes: list[str]) -> list[dict[str, Any]]:
-        return [row("steps/x", dtype, 1.0, 2.0, 0.5) for dtype in dtypes]
-
-    monkeypatch.setitem(scripts.bench.GROUPS, "steps", steps)
-    monkeypatch.setattr(scripts.bench.measure, "without_bfloat16", lambda: "no such instructions")
-    rows = scripts.bench.run(["steps"], scripts.bench.Plan(rounds=1), tmp_path / "bench.json")
-    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
-    assert "ours_s" not in rows[1] and rows[1]["left_out"] == "no such instructions"
 
 
 def test_results_that_differ_are_not_timed(scripts: SimpleNamespace) -> None:
@@ -153,7 +140,7 @@ def test_a_ratio_above_the_tolerance_is_worse_and_named(
     assert scripts.compare.main(files) == int(worse)
     output = capsys.readouterr().out
     assert ("WORSE ops/a float32, ours/plain: 0.5 ->" in output) == worse
-    assert f"{int(worse)} of 3 ratios" in output
+    assert f"{int(worse)} of 4 ratios" in output
 
 
 def test_the_tolerance_can_be_set(scripts: SimpleNamespace, tmp_path: Path) -> None:
@@ -163,7 +150,7 @@ def test_the_tolerance_can_be_set(scripts: SimpleNamespace, tmp_path: Path) -> N
 
 
 def test_rows_that_one_run_lacks_are_named(scripts: SimpleNamespace) -> None:
-    for index, name in ((1, "ops/b float32 ours/plain"), (2, "ops/all bfloat16 left out")):
+    for index, name in ((1, "ops/b float32 ours/plain"), (2, "ops/c bfloat16 beside float32 ours/plain")):
         less = copy.deepcopy(RUN)
         del less["rows"][index]  # type: ignore[attr-defined]
         with pytest.raises(scripts.compare.NotComparable, match=f"the second run has no '{name}'"):
