@@ -45,9 +45,9 @@ def row(
 
 
 def yardstick(dtype: torch.dtype) -> torch.dtype:
-    """The type in which plain PyTorch and the bare products are timed beside ours in `dtype`: the same, but for
-    bfloat16 on a processor without instructions for it. There they would take minutes, and plain PyTorch is
-    best used in float32."""
+    """The type in which plain PyTorch and the bare products are timed beside ours in `dtype`: the same, but
+    float32 for bfloat16 on a processor without instructions for it. There they would take minutes, and plain
+    PyTorch is best used in float32."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")  # others are not known to be slow
     slow = dtype == torch.bfloat16 and x86 and not torch.cpu._is_avx512_bf16_supported()
     return torch.float32 if slow else dtype
