@@ -48,6 +48,25 @@ def test_agrees_with_dense_attention(size, axis, causal, qk_norm, place):
     )
 
 
+@pytest.mark.parametrize(
+    "size,axis",
+    [
+        ((1, 16, 720, 8, 32), "time"),
+        ((1, 16, 720, 8, 36), "time"),  # no whole vectors
+        ((1, 180, 64, 8, 32), "space"),
+    ],
+)
+def test_gradients_too_large_for_the_caches_follow_the_reference(size, axis):
+    """On the CPU they are written past them."""
+    references.seed(8)
+    references.assert_same_gradients(
+        lambda qkv: op(qkv, axis, True, True),
+        lambda qkv: references.st_attention(qkv, axis, True, True),
+        [draw(size)],
+        torch.float32,
+    )
+
+
 @pytest.mark.parametrize("place", references.places(torch.float64), indirect=True)
 @pytest.mark.parametrize("scale", [0.0, 0.3, -0.5, 9.0])
 def test_scale_is_honoured(scale, place):

@@ -13,6 +13,7 @@
 #include "genie/ops/cpu/exp2_vec.h"
 #include "genie/ops/cpu/micro_gemm.h"
 #include "genie/ops/cpu/reduce_vec.h"
+#include "genie/ops/cpu/stream_vec.h"
 #include "genie/ops/sequence_attention/sequence_attention.h"
 
 namespace genie::ops {
@@ -147,11 +148,20 @@ void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& o
   });
 }
 
+/// Whether all vectors of a tensor's rows lie at multiples of their size.
+template <class T>
+bool rows_are_aligned(HeadRows<void> target, int64_t channels) {
+  using Vec = at::vec::Vectorized<T>;
+  return reinterpret_cast<uintptr_t>(target.data) % (Vec::size() * sizeof(T)) == 0 &&
+         target.row_stride % Vec::size() == 0 && target.head_stride % Vec::size() == 0 &&
+         channels % Vec::size() == 0;
+}
+
 /// Writes the matrices' rows, which begin at `top`, to the tensor, each times factor[row of `values`] where
-/// factors are given.
+/// factors are given. `past_caches` is for aligned rows of T = float (see stream_vec.h).
 template <class T, class Acc>
 void scatter(Scratch<Acc>& values, int64_t top, const Acc* factor, HeadRows<void> target,
-             const HeadBlock& block) {
+             const HeadBlock& block, bool past_caches = false) {
   using Vec = at::vec::Vectorized<Acc>;
   const int64_t channels = block.channels;
   constexpr int64_t ahead = 8;
@@ -159,7 +169,8 @@ void scatter(Scratch<Acc>& values, int64_t top, const Acc* factor, HeadRows<void
   T* base = static_cast<T*>(target.data) + block.first_head * target.head_stride;
   for (int64_t i = 0; i < block.count; ++i) {
     T* to = base + block.rows[i] * target.row_stride;
-    if (i + ahead < block.count) ask_for<true>(base + block.rows[i + ahead] * target.row_stride, bytes);
+    if (!past_caches && i + ahead < block.count)
+      ask_for<true>(base + block.rows[i + ahead] * target.row_stride, bytes);
     for (int64_t h = 0; h < block.heads; ++h, to += target.head_stride) {
       const int64_t row = top + h * block.count + i;
       const Acc* from = values.row(row);
@@ -167,12 +178,14 @@ void scatter(Scratch<Acc>& values, int64_t top, const Acc* factor, HeadRows<void
       int64_t c = 0;
       if constexpr (std::is_same_v<T, Acc>) {
         for (; c + Vec::size() <= channels; c += Vec::size()) {
-          (Vec::loadu(from + c) * Vec(by)).store(to + c);
+          const Vec value = Vec::loadu(from + c) * Vec(by);
+          past_caches ? stream(value, to + c) : value.store(to + c);
         }
       }
       for (; c < channels; ++c) to[c] = static_cast<T>(from[c] * by);
     }
   }
+  if (past_caches) end_stream();
 }
 
 /// Turns the gradient by the normalised rows into the gradient by the rows, in place. The padding of both is

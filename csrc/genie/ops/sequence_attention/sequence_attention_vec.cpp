@@ -1,6 +1,7 @@
 #include <ATen/Dispatch.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "genie/ops/sequence_attention/hand_out_vec.h"
@@ -16,6 +17,15 @@ int64_t block_rows(const SequenceAttention& task, int64_t length) {
   constexpr int64_t scores = 65536;
   const int64_t most = task.limits && length > 48 ? 12 : 48;
   return std::clamp<int64_t>(scores / std::max<int64_t>(length, 1), 6, most) / 6 * 6;
+}
+
+/// Whether results go past the caches: where together they are too large for them.
+template <class T>
+bool past_caches(const SequenceAttention& task, std::initializer_list<HeadRows<void>> results) {
+  constexpr size_t caches = 32 << 20;
+  const auto elements = static_cast<size_t>(task.offsets[task.count] * task.heads * task.head_dim);
+  return streams<T> && results.size() * elements * sizeof(T) >= caches &&
+         std::ranges::all_of(results, [&](const auto& r) { return rows_are_aligned<T>(r, task.head_dim); });
 }
 
 /// The buffers of one thread in the forward pass.
@@ -105,7 +115,10 @@ class Backward {
   static constexpr int64_t matrices = 7;
 
   Backward(const SequenceAttention& task, const Gradients& gradients)
-      : task_(task), gradients_(gradients), ahead_({task.q, task.k, task.v, gradients.out}) {}
+      : task_(task),
+        gradients_(gradients),
+        past_caches_(past_caches<T>(task, {gradients.q, gradients.k, gradients.v})),
+        ahead_({task.q, task.k, task.v, gradients.out}) {}
 
   void operator()(const HeadBlock& block, const int64_t* limits, const HeadBlock* next) {
     const int64_t heads = block.heads, length = block.count, channels = task_.head_dim;
@@ -133,9 +146,9 @@ class Backward {
       normalize_backward(k_, k_inverse_std_, heads * length, channels, grad_k_);
     }
     const Acc* no_factor = nullptr;
-    scatter<T>(grad_q_, 0, no_factor, gradients_.q, block);
-    scatter<T>(grad_k_, 0, no_factor, gradients_.k, block);
-    scatter<T>(grad_v_, 0, no_factor, gradients_.v, block);
+    scatter<T>(grad_q_, 0, no_factor, gradients_.q, block, past_caches_);
+    scatter<T>(grad_k_, 0, no_factor, gradients_.k, block, past_caches_);
+    scatter<T>(grad_v_, 0, no_factor, gradients_.v, block, past_caches_);
   }
 
  private:
@@ -207,6 +220,7 @@ class Backward {
 
   const SequenceAttention& task_;
   const Gradients& gradients_;
+  const bool past_caches_;
   RowsAhead<T> ahead_;
   const bool bounded_ = scores_are_bounded(task_.qk_norm, task_.scale, task_.head_dim);
   ShortAttention<Acc> short_{task_.head_dim, task_.scale, bounded_};
