@@ -119,7 +119,8 @@ def rope_cases(s: Shapes) -> Iterator[Case]:
 
 
 def quantizer_case(s: Shapes) -> Case:
-    x, codebook = torch.randn(s.rows, s.code_dim), torch.randn(s.codes, s.code_dim)
+    codebook = torch.randn(s.codes, s.code_dim)
+    x = torch.randn(s.rows, s.code_dim).bfloat16().float()  # no type rounds it further
     return Case(
         "vector_quantize",
         f"({s.rows},{s.code_dim}), {s.codes} codes",
@@ -234,12 +235,14 @@ def rows(shapes: Shapes, dtypes: Sequence[str], rounds: int) -> Iterator[measure
 
 
 def in_type(
-    function: Callable[..., Any], case: Case, dtype: torch.dtype
+    dtype: torch.dtype, function: Callable[..., Any], case: Case, rounded_to: torch.dtype
 ) -> tuple[Callable[..., Any], list[Tensor]]:
     """`function`, one of the case's, and its inputs, to compute in `dtype`."""
-    if case.autocast and dtype != torch.float32:
-        return torch.autocast("cpu", dtype)(function), case.inputs
-    return function, [x.to(dtype) for x in case.inputs]
+    if not case.autocast:
+        return function, [x.to(rounded_to).to(dtype) for x in case.inputs]
+    if dtype == torch.float32:
+        return function, case.inputs
+    return torch.autocast("cpu", dtype)(function), case.inputs
 
 
 def case_rows(case: Case, dtypes: Sequence[str], rounds: int) -> Iterator[measure.Row]:
@@ -250,8 +253,8 @@ def case_rows(case: Case, dtypes: Sequence[str], rounds: int) -> Iterator[measur
         beside = measure.yardstick(dtype)
         tolerance = case.tolerance if dtype == torch.float32 else 5e-2
         for name, make in passes.items():
-            ours = make(*in_type(case.ours, case, dtype))
-            plain = make(*in_type(case.plain, case, beside))
+            ours = make(*in_type(dtype, case.ours, case, dtype))
+            plain = make(*in_type(beside, case.plain, case, dtype))
             check_equal(case.name, ours(), plain(), tolerance)
             bare = matmuls.Sum(case.products, beside, name != "forward" and case.products_backward)
             time = measure.in_turns({"ours": ours, "plain": plain, **bare.candidates}, rounds)
