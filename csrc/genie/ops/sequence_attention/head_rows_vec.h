@@ -131,19 +131,30 @@ void gather(HeadRows<const void> source, const HeadBlock& block, Scratch<Acc>& o
     }
   };
   const bool norm = inverse_std != nullptr;
-  if constexpr (std::is_same_v<T, Acc>) {
-    switch (channels == out.stride ? channels / Vec::size() : 0) {
-      case 2:
-        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 2>(from, to, norm); });
-      case 4:
-        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 4>(from, to, norm); });
-      case 8:
-        return copy_rows([=](const T* from, Acc* to) { return copy_whole<Acc, 8>(from, to, norm); });
-    }
-  }
-  copy_rows([=, stride = out.stride](const T* from, Acc* to) {
+  const auto convert = [channels, stride = out.stride](const T* from, Acc* to) {
     for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<Acc>(from[c]);
     for (int64_t c = channels; c < stride; ++c) to[c] = Acc(0);
+  };
+  const auto copy_vectors = [&]<int vectors>(std::integral_constant<int, vectors>) {
+    copy_rows([&](const T* from, Acc* to) {
+      if constexpr (std::is_same_v<T, Acc>) {
+        return copy_whole<Acc, vectors>(from, to, norm);
+      } else {
+        convert(from, to);
+        return norm ? copy_whole<Acc, vectors>(to, to, true) : Acc(1);
+      }
+    });
+  };
+  switch (channels == out.stride ? channels / Vec::size() : 0) {
+    case 2:
+      return copy_vectors(std::integral_constant<int, 2>());
+    case 4:
+      return copy_vectors(std::integral_constant<int, 4>());
+    case 8:
+      return copy_vectors(std::integral_constant<int, 8>());
+  }
+  copy_rows([&](const T* from, Acc* to) {
+    convert(from, to);
     return norm ? normalize_row(to, channels) : Acc(1);
   });
 }
