@@ -60,7 +60,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     ]
     if missing:
         raise NotComparable(f"the runs differ in their rows: {'; '.join(missing)}")
-    return [Change(*name, old[name], new[name]) for name in old if name[1] != "left out"]
+    return [Change(*name, old[name], new[name]) for name in old]
 
 
 def load(path: Path) -> dict[str, Any]:

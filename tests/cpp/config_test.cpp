@@ -24,6 +24,12 @@ TEST(Config, EmptyDocumentsAreTheDefaults) {
   }
 }
 
+TEST(Config, FilesMayHoldAKeyThatWasRetired) {
+  const Config c = parse_config("training:\n  slow_bfloat16: true\n  dtype: bfloat16\n");
+  EXPECT_EQ(c.training.dtype, "bfloat16");
+  EXPECT_THAT(to_yaml(c), ::testing::Not(HasSubstr("slow_bfloat16")));
+}
+
 TEST(Config, DefaultsAreValid) { EXPECT_NO_THROW(validate(Config{})); }
 
 TEST(Config, ReadsEachTypeOfValue) {

@@ -51,8 +51,10 @@ class CudaKernelsTest : public ::testing::Test {
     RecordProperty("seed", static_cast<int>(seed));
     at::set_num_threads(1);  // the CPU's side is small: several threads would only wait for each other
     ops::enable_unverified_cuda_kernels(true);
+    ops::assume_cpu_multiplies_bfloat16(true);  // as a GPU does: emulated tensors are the CPU's
   }
   void TearDown() override {
+    ops::assume_cpu_multiplies_bfloat16(std::nullopt);
     ops::enable_unverified_cuda_kernels(false);
     at::set_num_threads(threads_);
   }
@@ -363,7 +365,6 @@ void expect_all_close(const Tuple& actual, const Tuple& expected, double limit) 
 }
 
 TEST_F(CudaKernelsTest, PiecesOfABlockAreThoseOfTheCpu) {
-  ops::assume_cpu_multiplies_bfloat16(true);  // as a GPU does: emulated tensors are the CPU's
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const auto multiplied = [&](at::IntArrayRef shape) { return at::randn(shape, at::kDouble).to(dtype); };
     const auto draw = [&](at::IntArrayRef shape) { return multiplied(shape).to(ops::sum_type(dtype)); };
@@ -390,7 +391,6 @@ TEST_F(CudaKernelsTest, PiecesOfABlockAreThoseOfTheCpu) {
     };
     expect_all_close(on(kCuda, [](const Tensor& t) { return t; }), on(kCpu, exact), tolerance(dtype));
   }
-  ops::assume_cpu_multiplies_bfloat16(std::nullopt);
 }
 
 TEST_F(CudaKernelsTest, KernelsThatWereNeverRunOnAGpuAreOffUntilEnabled) {

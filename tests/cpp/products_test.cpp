@@ -1,5 +1,4 @@
 // Products of bfloat16 both ways: by instructions (or torch's emulation of them) and as float32.
-// float32.
 
 #include "genie/ops/products.h"
 

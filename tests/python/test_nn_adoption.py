@@ -370,7 +370,8 @@ def test_autocast_runs_in_bfloat16_and_gradients_stay_float32():
     assert module.qkv.weight.grad.dtype == torch.float32
 
 
-def test_gradient_checkpointing_gives_the_same_gradients():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_checkpointing_gives_the_same_gradients(dtype):
     references.seed(6)
     arguments = {"num_patches_per_frame": 4, "dim": 8, "depth": 3, "num_heads": 2}
     plain = nn.STTransformer(**arguments)
@@ -378,7 +379,9 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     checkpointed.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 4, 8)
     for module in (plain, checkpointed):
-        module(x).square().sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = module(x).square().sum()
+        loss.backward()
     for ours, expected in zip(checkpointed.parameters(), plain.parameters(), strict=True):
         references.assert_close(ours.grad, expected.grad, 1e-6)
     out = nn.STTransformer(**arguments, gradient_checkpointing=True)(x.requires_grad_())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import attention_references as references
 import pytest
@@ -75,9 +76,12 @@ def inputs(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:
     ]
 
 
-def with_gradients(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+def with_gradients(
+    function: Callable[..., Tensor], tensors: list[Tensor], autocast: torch.dtype | None = None
+) -> list[Tensor]:
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    out = function(*leaves)
+    with torch.autocast(leaves[0].device.type, autocast) if autocast else nullcontext():
+        out = function(*leaves)
     weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).cos().view(out.shape).to(out)
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
@@ -112,8 +116,10 @@ def test_under_autocast_they_are_as_accurate_as_the_parts(
     tensors = inputs(shapes(*sizes), 10)
     exact = with_gradients(parts, tensors)
     low = [tensor.to(place.device, torch.float32) for tensor in tensors]
+    results = [with_gradients(function, low, torch.bfloat16) for function in (fused, parts)]
     with torch.autocast(place.device, torch.bfloat16):
-        results = [with_gradients(function, low) for function in (fused, parts)]
+        inside = with_gradients(fused, low)
+    assert all(torch.equal(a, b) for a, b in zip(inside, results[0], strict=True))
     for mine, torchs, true in zip(*results, exact, strict=True):
         assert mine.dtype == torchs.dtype
         scale = true.abs().max().clamp_min(1e-30)

@@ -130,6 +130,20 @@ def test_the_callback_gets_the_lines_of_the_log_and_torch_is_left_as_it_was(
     assert series(lines, "loss")[0][-1] == STEPS
 
 
+def test_training_in_bfloat16_stays_beside_that_in_float32(folder: Path, tmp_path: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        config = settings(folder, f"training.dtype={dtype}", "training.log_every=1")
+        assert training.train(config, tmp_path / dtype, show_progress=False)
+    for phase in ("tokenizer", "latent_action", "dynamics"):
+        exact, rounded = (
+            torch.tensor(series(read_metrics(tmp_path / dtype, phase), "loss")[1])
+            for dtype in ("float32", "bfloat16")
+        )
+        assert len(exact) == len(rounded) == STEPS
+        difference = ((rounded - exact) / exact).abs().max()
+        assert 0 < difference <= 0.05, phase
+
+
 def test_training_again_is_refused_without_resume(folder: Path, tmp_path: Path) -> None:
     config = settings(folder, "training.tokenizer.steps=2")
     training.train(config, tmp_path, "tokenizer", show_progress=False)

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "genie/ops/linear/linear.h"
+
 namespace genie::nn {
 
 TubeletEmbeddingImpl::TubeletEmbeddingImpl(const TubeletOptions& options) : options_(options) {
@@ -37,7 +39,7 @@ at::Tensor TubeletEmbeddingImpl::unfold(const at::Tensor& video) const {
 }
 
 at::Tensor TubeletEmbeddingImpl::project(const at::Tensor& tubelets) {
-  return at::linear(tubelets, proj_->weight.flatten(1), proj_->bias);
+  return ops::linear(tubelets, proj_->weight.flatten(1), proj_->bias);
 }
 
 at::Tensor TubeletEmbeddingImpl::forward(const at::Tensor& video) {

@@ -61,7 +61,8 @@ inline at::Tensor once_differentiable(const char* op, const at::Tensor& result, 
   return differentiated(inputs) ? RefuseDerivative::apply(result, inputs, std::string(op)) : result;
 }
 
-/// Turns autocast off while an autocast kernel calls its op.
+/// Turns autocast off while an autocast kernel calls its op, and in backward passes, which may be run inside
+/// autocast's scope too.
 class NoAutocast {
   c10::impl::ExcludeDispatchKeyGuard guard_{c10::autocast_dispatch_keyset};
 };

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "genie/nn/linear.h"
 #include "genie/nn/rebindable.h"
 
 namespace genie::python {
@@ -143,7 +144,7 @@ void bind_module_handle(py::module_& m) {
       .def_property_readonly("training", &Module::is_training)
       .def_property_readonly("cpp_name", [](const Module& self) { return self.name(); })
       .def("describe", &describe);
-  module_class<torch::nn::LinearImpl>(m, "Linear").def("forward", &torch::nn::LinearImpl::forward, NoGil());
+  module_class<nn::LinearImpl>(m, "Linear").def("forward", &nn::LinearImpl::forward, NoGil());
   module_class<torch::nn::LayerNormImpl>(m, "LayerNorm")
       .def("forward", &torch::nn::LayerNormImpl::forward, NoGil());
   module_class<torch::nn::EmbeddingImpl>(m, "Embedding")

@@ -101,7 +101,8 @@ class Estimate {
     const double batch = frames * static_cast<double>(settings.batch_size);
     const double part = batch / static_cast<double>(settings.accumulation);
     PhaseBytes bytes;
-    bytes.weights = 4 * parameters(*genie_);
+    // Beside the weights themselves the narrow ones that are multiplied.
+    bytes.weights = 4 * parameters(*genie_) + (config_.training.dtype == "float32" ? 0 : 2 * count);
     bytes.activations = phase == "cotrain"
                             ? activations("latent_action", part) + activations("dynamics", part)
                             : activations(phase, part);

@@ -26,6 +26,7 @@ class WidenedLinear : public torch::autograd::Function<WidenedLinear> {
   }
 
   static Variables backward(torch::autograd::AutogradContext* context, const Variables& grads) {
+    const NoAutocast no_autocast;
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
     const auto dtype = x.scalar_type();

@@ -12,13 +12,14 @@ struct Named {
   std::vector<c10::SymInt> shape;
 };
 
-void check_all(const char* op, const at::Tensor& x, at::ScalarType dtype,
+/// All of the shapes given, the dtype of the tensor called `like`, and the device of x.
+void check_all(const char* op, const at::Tensor& x, const char* like, at::ScalarType dtype,
                std::initializer_list<Named> tensors) {
   for (const Named& item : tensors) {
     TORCH_CHECK_VALUE(item.tensor.sym_sizes() == c10::SymIntArrayRef(item.shape), op, ": ", item.name,
                       " must be ", c10::SymIntArrayRef(item.shape), ", got ", item.tensor.sym_sizes());
-    TORCH_CHECK_TYPE(item.tensor.scalar_type() == dtype, op, ": ", item.name, " must be ", dtype, ", got ",
-                     item.tensor.scalar_type(), " (x is ", x.scalar_type(), ")");
+    TORCH_CHECK_TYPE(item.tensor.scalar_type() == dtype, op, ": ", item.name, " must be ", dtype, ", as ",
+                     like, " is, got ", item.tensor.scalar_type());
     TORCH_CHECK_VALUE(item.tensor.device() == x.device(), op, ": x is on ", x.device(), ", ", item.name,
                       " on ", item.tensor.device());
   }
@@ -55,9 +56,9 @@ void check_norm_linear(const at::Tensor& x, const at::Tensor& norm_weight, const
   const auto dim = width(op, x), out = rows_of(op, "weight", weight);
   const auto wide = x.scalar_type(), dtype = weight.scalar_type();
   check_types(op, "x", wide, "weight", dtype);
-  check_all(op, x, wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
-  check_all(op, x, dtype, {{"weight", weight, {out, dim}}});
-  if (bias) check_all(op, x, dtype, {{"bias", *bias, {out}}});
+  check_all(op, x, "x", wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
+  check_all(op, x, "weight", dtype, {{"weight", weight, {out, dim}}});
+  if (bias) check_all(op, x, "weight", dtype, {{"bias", *bias, {out}}});
 }
 
 void check_linear_residual(const at::Tensor& x, const at::Tensor& weight,
@@ -68,9 +69,9 @@ void check_linear_residual(const at::Tensor& x, const at::Tensor& weight,
   check_types(op, "residual", wide, "x", dtype);
   auto expected = x.sym_sizes().vec();
   expected.back() = out;
-  check_all(op, x, wide, {{"residual", residual, expected}});
-  check_all(op, x, dtype, {{"weight", weight, {out, dim}}});
-  if (bias) check_all(op, x, dtype, {{"bias", *bias, {out}}});
+  check_all(op, x, "residual", wide, {{"residual", residual, expected}});
+  check_all(op, x, "x", dtype, {{"weight", weight, {out, dim}}});
+  if (bias) check_all(op, x, "x", dtype, {{"bias", *bias, {out}}});
 }
 
 void check_norm_mlp_residual(const at::Tensor& x, const at::Tensor& norm_weight, const at::Tensor& norm_bias,
@@ -80,8 +81,8 @@ void check_norm_mlp_residual(const at::Tensor& x, const at::Tensor& norm_weight,
   const auto dim = width(op, x), hidden = rows_of(op, "weight1", weight1);
   const auto wide = x.scalar_type(), dtype = weight1.scalar_type();
   check_types(op, "x", wide, "weight1", dtype);
-  check_all(op, x, wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
-  check_all(op, x, dtype,
+  check_all(op, x, "x", wide, {{"norm_weight", norm_weight, {dim}}, {"norm_bias", norm_bias, {dim}}});
+  check_all(op, x, "weight1", dtype,
             {{"weight1", weight1, {hidden, dim}},
              {"bias1", bias1, {hidden}},
              {"weight2", weight2, {dim, hidden}},

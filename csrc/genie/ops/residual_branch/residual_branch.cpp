@@ -124,6 +124,7 @@ class NormLinearFunction : public torch::autograd::Function<NormLinearFunction> 
   }
 
   static Variables backward(Context* context, const Variables& grads) {
+    const NoAutocast no_autocast;
     const auto saved = context->get_saved_variables();
     const auto [x, norm_weight, norm_bias, weight, bias] =
         dispatch<NormLinearBackward>(norm_linear_backward_name, grads[0], saved[0], saved[1], saved[2],
@@ -144,6 +145,7 @@ class LinearResidualFunction : public torch::autograd::Function<LinearResidualFu
   }
 
   static Variables backward(Context* context, const Variables& grads) {
+    const NoAutocast no_autocast;
     const auto saved = context->get_saved_variables();
     const auto [x, weight, bias] =
         dispatch<LinearResidualBackward>(linear_residual_backward_name, grads[0], saved[0], saved[1]);
@@ -165,6 +167,7 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
   }
 
   static Variables backward(Context* context, const Variables& grads) {
+    const NoAutocast no_autocast;
     const auto saved = context->get_saved_variables();
     const auto [x, norm_weight, norm_bias, weight1, bias1, weight2, bias2] =
         dispatch<MlpBackward>(mlp_backward_name, grads[0], saved[0], saved[1], saved[2],
