@@ -86,6 +86,16 @@ def with_gradients(
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
 
+def assert_as_accurate(
+    ours: list[Tensor], torchs: list[Tensor], exact: list[Tensor], factor: float, floor: float
+) -> None:
+    """Each off by at most `factor` times what torch's is, and `floor` of the largest."""
+    for mine, other, true in zip(ours, torchs, exact, strict=True):
+        scale = true.abs().max().clamp_min(1e-30)
+        error, torch_error = ((x.double().cpu() - true).abs().max() / scale for x in (mine, other))
+        assert error <= factor * torch_error + floor
+
+
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(
@@ -100,10 +110,8 @@ def test_values_and_gradients_are_those_of_the_parts(
     tensors = inputs(shapes(*sizes), 3)
     exact = with_gradients(parts, tensors)
     low = [tensor.to(place.device, place.dtype) for tensor in tensors]
-    for mine, torchs, true in zip(with_gradients(fused, low), with_gradients(parts, low), exact, strict=True):
-        scale = true.abs().max().clamp_min(1e-30)
-        error, torch_error = ((x.double().cpu() - true).abs().max() / scale for x in (mine, torchs))
-        assert error <= 3 * torch_error + (2e-6 if place.dtype == torch.float32 else 1e-13)
+    floor = 2e-6 if place.dtype == torch.float32 else 1e-13
+    assert_as_accurate(with_gradients(fused, low), with_gradients(parts, low), exact, 3, floor)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -116,15 +124,12 @@ def test_under_autocast_they_are_as_accurate_as_the_parts(
     tensors = inputs(shapes(*sizes), 10)
     exact = with_gradients(parts, tensors)
     low = [tensor.to(place.device, torch.float32) for tensor in tensors]
-    results = [with_gradients(function, low, torch.bfloat16) for function in (fused, parts)]
+    ours, torchs = (with_gradients(function, low, torch.bfloat16) for function in (fused, parts))
     with torch.autocast(place.device, torch.bfloat16):
         inside = with_gradients(fused, low)
-    assert all(torch.equal(a, b) for a, b in zip(inside, results[0], strict=True))
-    for mine, torchs, true in zip(*results, exact, strict=True):
-        assert mine.dtype == torchs.dtype
-        scale = true.abs().max().clamp_min(1e-30)
-        error, torch_error = ((x.double().cpu() - true).abs().max() / scale for x in (mine, torchs))
-        assert error <= 1.5 * torch_error + 4e-3
+    assert all(torch.equal(a, b) for a, b in zip(inside, ours, strict=True))
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in torchs]
+    assert_as_accurate(ours, torchs, exact, 1.5, 4e-3)
 
 
 def narrowed(name: str, tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -160,19 +165,12 @@ def test_gradients_agree_with_differences(name: str) -> None:
     assert torch.autograd.gradcheck(fused, tensors)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", ["norm_linear", "linear_residual", "norm_mlp_residual"])
-def test_torch_accepts_the_ops(name: str) -> None:
+def test_torch_accepts_the_ops(name: str, narrow: bool) -> None:
     _, _, shapes = CASES[name]
-    tensors = [tensor.requires_grad_() for tensor in inputs(shapes(3, 5, 7), 5)]
-    arguments = tensors if name == "linear_residual" else [*tensors[:3], EPS, *tensors[3:]]
-    torch.library.opcheck(getattr(torch.ops.genie, name).default, tuple(arguments))
-
-
-@pytest.mark.parametrize("name", ["norm_linear", "linear_residual", "norm_mlp_residual"])
-def test_torch_accepts_the_ops_with_narrow_factors(name: str) -> None:
-    _, _, shapes = CASES[name]
-    tensors = narrowed(name, inputs(shapes(3, 5, 7), 14), torch.bfloat16)
-    tensors = [tensor.requires_grad_() for tensor in tensors]
+    tensors = inputs(shapes(3, 5, 7), 5)
+    tensors = [x.requires_grad_() for x in (narrowed(name, tensors, torch.bfloat16) if narrow else tensors)]
     arguments = tensors if name == "linear_residual" else [*tensors[:3], EPS, *tensors[3:]]
     torch.library.opcheck(getattr(torch.ops.genie, name).default, tuple(arguments))
 

@@ -5,6 +5,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -71,6 +72,14 @@ class NoAutocast {
 inline at::Tensor autocast_cast(const at::Tensor& tensor) {
   const auto device = tensor.device().type();
   return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), tensor, device);
+}
+inline std::optional<at::Tensor> autocast_cast(const std::optional<at::Tensor>& tensor) {
+  return tensor ? std::optional(autocast_cast(*tensor)) : std::nullopt;
+}
+
+/// The tensor in float32, for what autocast shall not round; float64 is left alone.
+inline at::Tensor autocast_widen(const at::Tensor& tensor) {
+  return at::autocast::cached_cast(at::kFloat, tensor, tensor.device().type());
 }
 
 }  // namespace genie::ops

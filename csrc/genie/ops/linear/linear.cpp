@@ -51,11 +51,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalT
   const auto dtype = casts ? at::autocast::get_autocast_dtype(at::kCPU) : x.scalar_type();
   const bool one_type = casts || (weight.scalar_type() == dtype && (!bias || bias->scalar_type() == dtype));
   if (!one_type || !widened(dtype, x.device()) || !weight.is_cpu()) return at::linear(x, weight, bias);
-  const OptionalTensor narrow_bias = bias && casts ? OptionalTensor(autocast_cast(*bias)) : bias;
-  const at::Tensor narrow_x = casts ? autocast_cast(x) : x,
-                   narrow_weight = casts ? autocast_cast(weight) : weight;
   const NoAutocast no_autocast;
-  return WidenedLinear::apply(narrow_x, narrow_weight, narrow_bias);
+  if (!casts) return WidenedLinear::apply(x, weight, bias);
+  return WidenedLinear::apply(autocast_cast(x), autocast_cast(weight), autocast_cast(bias));
 }
 
 }  // namespace genie::ops

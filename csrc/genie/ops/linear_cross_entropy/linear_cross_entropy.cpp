@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "genie/ops/autograd_helpers.h"
+#include "genie/ops/products.h"
 
 namespace genie::ops {
 namespace {
@@ -22,9 +23,7 @@ using Keeping = SumsAndGradients(const at::Tensor&, const at::Tensor&, const Opt
                                  const at::Tensor&, double, bool);
 using Variables = torch::autograd::variable_list;
 
-at::TensorOptions exact_options(const at::Tensor& x) {
-  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
+at::TensorOptions exact_options(const at::Tensor& x) { return x.options().dtype(sum_type(x.scalar_type())); }
 
 SumsAndGradients keeping_meta(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
                               const at::Tensor& targets, double smoothing, bool gradients) {
@@ -78,8 +77,8 @@ Sums autograd(const at::Tensor& x, const at::Tensor& weight, const OptionalTenso
 Sums autocast(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
               const at::Tensor& targets, double smoothing) {
   const NoAutocast no_autocast;
-  return dispatch<Signature>(name, autocast_cast(x), autocast_cast(weight),
-                             bias ? OptionalTensor(autocast_cast(*bias)) : bias, targets, smoothing);
+  return dispatch<Signature>(name, autocast_cast(x), autocast_cast(weight), autocast_cast(bias), targets,
+                             smoothing);
 }
 
 }  // namespace

@@ -12,28 +12,19 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-OptionalTensor autocast_cast(const OptionalTensor& tensor) {
-  return tensor ? OptionalTensor(ops::autocast_cast(*tensor)) : tensor;
-}
-
-/// float64 is left alone.
-at::Tensor wide(const at::Tensor& tensor) {
-  return at::autocast::cached_cast(at::kFloat, tensor, tensor.device().type());
-}
-
 at::Tensor norm_linear_autocast(const at::Tensor& x, const at::Tensor& norm_weight,
                                 const at::Tensor& norm_bias, double eps, const at::Tensor& weight,
                                 const OptionalTensor& bias) {
   const NoAutocast no_autocast;
-  return norm_linear(wide(x), wide(norm_weight), wide(norm_bias), eps, ops::autocast_cast(weight),
-                     autocast_cast(bias));
+  return norm_linear(autocast_widen(x), autocast_widen(norm_weight), autocast_widen(norm_bias), eps,
+                     autocast_cast(weight), autocast_cast(bias));
 }
 
 at::Tensor linear_residual_autocast(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
                                     const at::Tensor& residual) {
   const NoAutocast no_autocast;
-  return linear_residual(ops::autocast_cast(x), ops::autocast_cast(weight), autocast_cast(bias),
-                         wide(residual));
+  return linear_residual(autocast_cast(x), autocast_cast(weight), autocast_cast(bias),
+                         autocast_widen(residual));
 }
 
 at::Tensor norm_mlp_residual_autocast(const at::Tensor& x, const at::Tensor& norm_weight,
@@ -41,8 +32,9 @@ at::Tensor norm_mlp_residual_autocast(const at::Tensor& x, const at::Tensor& nor
                                       const at::Tensor& bias1, const at::Tensor& weight2,
                                       const at::Tensor& bias2) {
   const NoAutocast no_autocast;
-  return norm_mlp_residual(wide(x), wide(norm_weight), wide(norm_bias), eps, ops::autocast_cast(weight1),
-                           ops::autocast_cast(bias1), ops::autocast_cast(weight2), ops::autocast_cast(bias2));
+  return norm_mlp_residual(autocast_widen(x), autocast_widen(norm_weight), autocast_widen(norm_bias), eps,
+                           autocast_cast(weight1), autocast_cast(bias1), autocast_cast(weight2),
+                           autocast_cast(bias2));
 }
 
 void register_for_autocast(torch::Library& m) {

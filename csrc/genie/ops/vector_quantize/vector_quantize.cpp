@@ -79,9 +79,7 @@ Result autograd(const at::Tensor& x, const at::Tensor& codebook) {
 /// Distances are compared in float32: in lower precision neighbouring codes would be mistaken for each other.
 Result autocast(const at::Tensor& x, const at::Tensor& codebook) {
   const NoAutocast no_autocast;
-  const auto device = x.device().type();
-  return dispatch<Signature>(name, at::autocast::cached_cast(at::kFloat, x, device),
-                             at::autocast::cached_cast(at::kFloat, codebook, device));
+  return dispatch<Signature>(name, autocast_widen(x), autocast_widen(codebook));
 }
 
 }  // namespace
