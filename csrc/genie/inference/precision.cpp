@@ -5,10 +5,6 @@
 
 namespace genie::inference {
 
-c10::ScalarType precision_of(const std::string& dtype) {
-  return dtype == "bfloat16" ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
-}
-
 void check_precision(const std::string& dtype, const c10::Device& device) {
   check(dtype != "bfloat16" || !device.is_cpu() || ops::cpu_multiplies_bfloat16(),
         "inference.dtype = bfloat16: this processor has no bfloat16 instructions (AVX512-BF16), so it would "

@@ -1,14 +1,10 @@
 #pragma once
 
 #include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
 #include <string>
 
 namespace genie::inference {
-
-/// The element type of `inference.dtype`.
-c10::ScalarType precision_of(const std::string& dtype);
 
 /// Throws Error where matrix multiplications in `dtype` are no gain on the device: bfloat16 on a processor
 /// without instructions for it is multiplied as float32 after more rounding.

@@ -103,7 +103,7 @@ at::Tensor WorldSession::step(const at::Tensor& actions) {
   const std::lock_guard lock(mutex_);
   evaluating(genie_);
   const at::Tensor on_device = actions.to(world_.history().newest().device());
-  const nn::AutocastScope precision(on_device.device().type(), precision_of(world_.options().dtype));
+  const nn::AutocastScope precision(on_device.device().type(), nn::dtype_named(world_.options().dtype));
   world_.step(on_device);
   actions_.push_back(actions.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true));
   decode_new();

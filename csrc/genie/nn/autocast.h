@@ -5,7 +5,14 @@
 #include <c10/core/ScalarType.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <string>
+
 namespace genie::nn {
+
+/// The type of matrix multiplications that a configuration's `dtype` names.
+inline c10::ScalarType dtype_named(const std::string& dtype) {
+  return dtype == "bfloat16" ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
+}
 
 /// Runs matrix multiplications of its scope in `dtype` (at::autocast, as torch.autocast does in Python);
 /// nothing where `dtype` is float32.

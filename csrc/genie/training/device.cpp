@@ -18,10 +18,6 @@ c10::Device training_device(const config::TrainingConfig& config) {
   return c10::Device(config.device != "cpu" && available ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
 }
 
-c10::ScalarType training_dtype(const config::TrainingConfig& config) {
-  return config.dtype == "bfloat16" ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
-}
-
 at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor) {
   return device.is_cuda() ? tensor.pin_memory().to(device, /*non_blocking=*/true) : tensor.to(device);
 }

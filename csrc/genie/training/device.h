@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
 #include <string>
 
@@ -13,9 +12,6 @@ namespace genie::training {
 /// The device a configuration asks for; "auto" is CUDA where there is one. Throws Error for a CUDA device
 /// that is missing.
 c10::Device training_device(const config::TrainingConfig& config);
-
-/// The dtype of matrix multiplications.
-c10::ScalarType training_dtype(const config::TrainingConfig& config);
 
 /// `tensor` on the device. To a GPU it goes from pinned memory, so that nobody waits for the copy.
 at::Tensor sent_to(const c10::Device& device, const at::Tensor& tensor);

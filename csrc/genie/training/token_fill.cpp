@@ -69,7 +69,7 @@ std::shared_ptr<const TokenCache> fill_token_cache(models::Genie genie, const da
   const config::Config& config = genie->config();
   const config::PhaseConfig& settings = config.training.dynamics;
   const c10::Device device = training_device(config.training);
-  const c10::ScalarType dtype = training_dtype(config.training);
+  const c10::ScalarType dtype = nn::dtype_named(config.training.dtype);
   CacheKey key = token_cache_key(genie, clips, dtype);
   TokenCache::Shape shape{clips.size(),
                           settings.num_frames > 0 ? settings.num_frames : config.data.num_frames,

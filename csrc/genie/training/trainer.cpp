@@ -49,7 +49,7 @@ struct Trainer::Loop {
         make_cache(owner.make_cache_),
         processes(owner.processes_),
         device(training_device(config.training)),
-        dtype(training_dtype(config.training)),
+        dtype(nn::dtype_named(config.training.dtype)),
         training_clips(std::move(training)),
         validation_clips(std::move(validation)),
         config_yaml(config::to_yaml(config)),
